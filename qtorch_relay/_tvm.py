@@ -1,0 +1,61 @@
+"""The one place that names what TVM moves between releases; everything else imports from here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.ir import Call, GenericConst, Op, make_node
+from tvm.ir.op import _ffi_api as _op_ffi
+from tvm.ir.op import register_op_attr
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+from tvm.tirx import PrimFunc
+
+__all__ = [
+    "Call",
+    "IRBuilder",
+    "Op",
+    "PrimFunc",
+    "T",
+    "TensorType",
+    "constant_array",
+    "define_relax_op",
+    "dict_attrs",
+    "is_constant",
+    "relax",
+    "tvm",
+]
+
+TensorType = relax.TensorType
+
+
+def define_relax_op(name: str, doc: str, argument_names: tuple[str, ...], infer_type: Any) -> Op:
+    """Registers a pure Relax op in this process and returns it.
+
+    infer_type: (call, block_builder) -> the call's type, as TVM's FInferType.
+    """
+    _op_ffi.RegisterOp(name, doc)
+    op = Op.get(name)
+    for argument in argument_names:
+        op.add_argument(argument, "Tensor", argument)
+    op.set_num_inputs(len(argument_names))
+    register_op_attr(name, "FInferType", infer_type)
+    register_op_attr(name, "FPurity", True)
+    return op
+
+
+def dict_attrs(attrs: dict[str, Any]) -> Any:
+    """Returns a DictAttrs node with these entries."""
+    return make_node("ir.DictAttrs", **attrs)
+
+
+def is_constant(expr: Any) -> bool:
+    """Says whether an expression is a tensor constant."""
+    return isinstance(expr, GenericConst)
+
+
+def constant_array(expr: Any) -> Any:
+    """Returns a tensor constant's value as a numpy array."""
+    return expr.value.numpy()

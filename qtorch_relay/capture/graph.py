@@ -1,0 +1,129 @@
+"""The neutral graph between torch and the frontend: no torch in it, every constant resolved, every argument named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from qtorch_relay.qparams import QuantizedTensor
+
+
+@dataclass(frozen=True)
+class Value:
+    """An SSA value; its name is unique within a graph."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class TensorConstant:
+    """A float or integer tensor of the model; name is its attribute path, or None for an anonymous constant."""
+
+    array: npt.NDArray[Any]
+    name: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedConstant:
+    """A quantized tensor of the model."""
+
+    tensor: QuantizedTensor
+    name: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ConvParams:
+    """Unpacked Conv{1,2,3}dPackedParams. One object per packed object, so sharing is identity.
+
+    weight: codes [O, I/groups, ...] ([I, O/groups, ...] if transpose); bias: float32 [O] or None.
+    stride, padding, output_padding and dilation have one entry per spatial dimension.
+    """
+
+    weight: QuantizedTensor
+    bias: npt.NDArray[np.float32] | None
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    output_padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    transpose: bool
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class LinearParams:
+    """Unpacked LinearPackedParams: weight codes [N, K]; bias float32 [N] or None."""
+
+    weight: QuantizedTensor
+    bias: npt.NDArray[np.float32] | None
+    name: str
+
+
+Operand: TypeAlias = (
+    Value | TensorConstant | QuantizedConstant | ConvParams | LinearParams
+    | None | bool | int | float | str | list[Any] | tuple[Any, ...] | dict[Any, Any]
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A branch of prim::If or the body of prim::Loop."""
+
+    inputs: tuple[Value, ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[Operand, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One call of an op.
+
+    op: "namespace::name" with ".overload" if it has one, as in torch schemas ("aten::add.Tensor").
+    args: operands by the schema's argument names, in order ("0", "1", ... for prim ops, which have no schema).
+    scope: the module path the call came from ("layer1.0.conv1"), "" if unknown.
+    source: the model's source line, for messages ("resnet.py:92").
+    """
+
+    op: str
+    args: dict[str, Operand]
+    outputs: tuple[Value, ...]
+    scope: str = ""
+    source: str = ""
+    blocks: tuple[Block, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The op without its overload: "aten::add" for "aten::add.Tensor"."""
+        return self.op.split(".")[0]
+
+
+@dataclass(frozen=True, eq=False)
+class GraphInput:
+    """A model input as the caller declared it: shape and dtype ("float32", "int64", ...)."""
+
+    value: Value
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A straight-line program with named inputs; output is one operand (a Value, or a tuple, list or dict of operands)."""
+
+    inputs: tuple[GraphInput, ...]
+    nodes: tuple[Node, ...]
+    output: Operand
+    engine: str
+
+    def walk(self) -> Iterator[Node]:
+        """Yields every node, those of nested blocks included, in order."""
+        stack = list(reversed(self.nodes))
+        while stack:
+            node = stack.pop()
+            yield node
+            for block in reversed(node.blocks):
+                stack.extend(reversed(block.nodes))

@@ -1,0 +1,41 @@
+"""Every error a user can cause: one readable sentence that says what, where, what is accepted and what to do."""
+
+
+class QTorchRelayError(Exception):
+    """Base of all errors raised on purpose; the CLI prints its message alone and exits with status 2."""
+
+
+class ModelFileError(QTorchRelayError):
+    """A model file cannot be read: missing, truncated, or not TorchScript."""
+
+
+class UnsupportedOpError(QTorchRelayError):
+    """The model has ops without a converter; the message lists all of them with their source lines."""
+
+
+class UnsupportedQuantSchemeError(QTorchRelayError):
+    """An op is known, but not with this quantization scheme, dtype or argument."""
+
+
+class InvalidInputError(QTorchRelayError):
+    """Inputs at import or at run time have the wrong count, name, shape or dtype."""
+
+
+class VerifyError(QTorchRelayError):
+    """A module breaks a rule of the QNN dialect (scale > 0, zero point in range, axis length, dtypes)."""
+
+
+class TargetError(QTorchRelayError):
+    """A target is unknown, or the host cannot run it."""
+
+
+class EngineError(QTorchRelayError):
+    """A quantized engine is unknown, or this build of PyTorch lacks it."""
+
+
+class BundleError(QTorchRelayError):
+    """A bundle is truncated, altered, or made for another ISA or version."""
+
+
+class OutputPathError(QTorchRelayError):
+    """An output file cannot be written."""

@@ -1,0 +1,84 @@
+"""Quantization parameters and quantized constants: real = (code - zero_point) * scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from qtorch_relay.errors import UnsupportedQuantSchemeError
+
+CODE_DTYPES = ("uint8", "int8", "int32")
+
+
+def code_range(dtype: str) -> tuple[int, int]:
+    """Returns the least and the greatest code of a dtype, for example (0, 255) for "uint8"."""
+    info = np.iinfo(dtype)
+    return int(info.min), int(info.max)
+
+
+def _check(dtype: str, scale: npt.ArrayLike, zero_point: npt.ArrayLike) -> None:
+    if dtype not in CODE_DTYPES:
+        raise UnsupportedQuantSchemeError(f"codes of dtype {dtype}; accepted are {', '.join(CODE_DTYPES)}")
+    scales = np.asarray(scale, dtype=np.float64)
+    if not (np.isfinite(scales).all() and (scales > 0).all()):
+        raise UnsupportedQuantSchemeError(f"scale must be finite and greater than 0, found {scale}")
+    low, high = code_range(dtype)
+    points = np.asarray(zero_point)
+    if not ((points >= low).all() and (points <= high).all()):
+        raise UnsupportedQuantSchemeError(f"zero point must lie in [{low}, {high}] for {dtype}, found {zero_point}")
+
+
+@dataclass(frozen=True)
+class PerTensor:
+    """One scale and one zero point for a whole tensor.
+
+    scale is kept as PyTorch keeps it (float64) and rounded to float32 where PyTorch's kernels round it.
+    """
+
+    scale: float
+    zero_point: int
+    dtype: str
+
+    def __post_init__(self) -> None:
+        _check(self.dtype, self.scale, self.zero_point)
+
+
+@dataclass(frozen=True, eq=False)
+class PerChannel:
+    """A scale (float64) and a zero point (int64) for each index along axis."""
+
+    scales: npt.NDArray[np.float64]
+    zero_points: npt.NDArray[np.int64]
+    axis: int
+    dtype: str
+
+    def __post_init__(self) -> None:
+        _check(self.dtype, self.scales, self.zero_points)
+        if self.scales.ndim != 1 or self.scales.shape != self.zero_points.shape:
+            raise UnsupportedQuantSchemeError(
+                f"scales {self.scales.shape} and zero points {self.zero_points.shape} must be vectors of one length"
+            )
+
+
+QuantParams: TypeAlias = PerTensor | PerChannel
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedTensor:
+    """A constant of integer codes with its quantization parameters (PyTorch's int_repr, never a rounded copy)."""
+
+    codes: npt.NDArray[np.integer]
+    qparams: QuantParams
+
+    def __post_init__(self) -> None:
+        if str(self.codes.dtype) != self.qparams.dtype:
+            raise UnsupportedQuantSchemeError(f"codes are {self.codes.dtype}, their parameters say {self.qparams.dtype}")
+        if isinstance(self.qparams, PerChannel):
+            length = self.codes.shape[self.qparams.axis]
+            if length != len(self.qparams.scales):
+                raise UnsupportedQuantSchemeError(
+                    f"axis {self.qparams.axis} has {length} entries, but there are {len(self.qparams.scales)} scales"
+                )
