@@ -1,0 +1,46 @@
+"""Specs that test the kernels: tile boundaries, odd sizes, strides, dilation, groups, dtypes, both requantizations."""
+
+from __future__ import annotations
+
+from qtorch_relay.kernels.spec import Conv2dSpec
+
+CONV2D = (
+    # every number of channels around a vector, a block and a dot, on few pixels
+    *(Conv2dSpec(1, 3, 5, channels, 58, 1, 1) for channels in (1, 2, 3, 4, 5, 7, 17)),
+    *(Conv2dSpec(1, 3, 3, 24, channels, 3, 3, padding=(1, 1, 1, 1)) for channels in (1, 3, 15, 16, 17, 24, 40, 48, 58)),
+    *(Conv2dSpec(1, 2, 2, 8, channels, 1, 1, requantize="real") for channels in (80, 116, 130)),
+    # every image size around a tile
+    *(Conv2dSpec(1, size, size, 8, 32, 3, 3, padding=(1, 1, 1, 1)) for size in range(1, 10)),
+    *(Conv2dSpec(1, 1, pixels, 8, 32, 1, 1) for pixels in (6, 13, 14, 15, 28, 29)),
+    Conv2dSpec(2, 7, 7, 16, 40, 1, 1),
+    # windows: strides, dilation, one-sided padding, more padding than image
+    Conv2dSpec(1, 9, 9, 3, 32, 7, 7, stride=(2, 2), padding=(3, 3, 3, 3)),
+    Conv2dSpec(1, 9, 8, 5, 16, 3, 2, stride=(3, 1), padding=(0, 1, 2, 0)),
+    Conv2dSpec(2, 8, 9, 17, 24, 3, 3, stride=(1, 2), padding=(2, 2, 2, 2), dilation=(2, 2)),
+    Conv2dSpec(1, 8, 8, 12, 32, 3, 3, dilation=(1, 2)),
+    Conv2dSpec(1, 8, 8, 12, 32, 3, 3, dilation=(2, 1), padding=(4, 0, 0, 4)),
+    Conv2dSpec(1, 8, 8, 16, 32, 1, 1, stride=(2, 2)),
+    Conv2dSpec(1, 1, 1, 8, 16, 3, 3, padding=(3, 4, 5, 2)),
+    Conv2dSpec(1, 5, 5, 1, 16, 3, 1, dilation=(1, 1)),
+    # dtypes
+    Conv2dSpec(
+        1,
+        5,
+        6,
+        20,
+        40,
+        3,
+        3,
+        padding=(1, 1, 1, 1),
+        in_dtype="int8",
+        out_dtype="int8",
+        requantize="real",
+    ),
+    Conv2dSpec(2, 5, 6, 20, 40, 1, 1, in_dtype="int8", out_dtype="int8"),
+    Conv2dSpec(1, 5, 6, 20, 40, 1, 1, in_dtype="uint8", out_dtype="int8", requantize="real"),
+    # enough work for several chunks: bands of rows, groups of channel blocks, images
+    Conv2dSpec(1, 28, 28, 64, 72, 3, 3, padding=(1, 1, 1, 1)),
+    Conv2dSpec(1, 7, 7, 256, 264, 3, 3, padding=(1, 1, 1, 1)),
+    Conv2dSpec(3, 14, 14, 64, 64, 3, 3, padding=(1, 1, 1, 1), requantize="real"),
+    Conv2dSpec(1, 30, 31, 128, 80, 1, 1),
+)

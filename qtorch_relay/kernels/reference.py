@@ -1,0 +1,89 @@
+"""What convolution and dense kernels compute, in plain numpy: the truth for their tests, tolerance 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qtorch_relay.kernels.spec import (
+    AccumulatorRequantize,
+    Conv2dSpec,
+    DenseSpec,
+    RequantizeParams,
+)
+
+Codes = npt.NDArray[Any]
+
+
+def requantize(accumulator: npt.NDArray[np.int32], params: RequantizeParams, dtype: str) -> Codes:
+    """Returns codes of accumulators [..., channels]; every operation rounds to f32."""
+    value = accumulator.astype(np.float32)
+    if isinstance(params, AccumulatorRequantize):
+        steps = (value + params.bias) * params.multiplier
+        rounded = np.rint(steps).astype(np.float64) + params.zero_point
+    else:
+        steps = (value * params.scale + params.bias) * np.float32(params.inverse_scale)
+        rounded = np.rint(steps + np.float32(params.zero_point)).astype(np.float64)
+    codes: Codes = np.clip(rounded, params.low, params.high).astype(dtype)
+    return codes
+
+
+def conv2d_accumulator(
+    spec: Conv2dSpec, x: Codes, weight: npt.NDArray[np.int8], in_zero_point: int
+) -> npt.NDArray[np.int32]:
+    """Returns sum((x - in_zero_point) * weight) in NHWC; x NHWC codes, weight OIHW codes."""
+    top, left, bottom, right = spec.padding
+    # float64 holds every partial sum exactly: they stay far below 2^53
+    data = np.pad(
+        x.astype(np.float64) - in_zero_point,
+        ((0, 0), (top, bottom), (left, right), (0, 0)),
+    )
+    group_in, group_out = (
+        spec.in_channels // spec.groups,
+        spec.out_channels // spec.groups,
+    )
+    total = np.zeros((spec.groups, spec.batch * spec.out_h * spec.out_w, group_out))
+    for row in range(spec.kernel_h):
+        for column in range(spec.kernel_w):
+            first_row, first_column = row * spec.dilation[0], column * spec.dilation[1]
+            window = data[
+                :,
+                first_row : first_row + (spec.out_h - 1) * spec.stride[0] + 1 : spec.stride[0],
+                first_column : first_column + (spec.out_w - 1) * spec.stride[1] + 1 : spec.stride[1],
+            ]
+            pixels = window.reshape(-1, spec.groups, group_in).transpose(1, 0, 2)
+            taps = weight[:, :, row, column].reshape(spec.groups, group_out, group_in).transpose(0, 2, 1)
+            total += pixels @ taps.astype(np.float64)
+    return total.transpose(1, 0, 2).reshape(spec.out_shape).astype(np.int64).astype(np.int32)
+
+
+def conv2d(
+    spec: Conv2dSpec,
+    x: Codes,
+    weight: npt.NDArray[np.int8],
+    in_zero_point: int,
+    params: RequantizeParams,
+    bias_s32: npt.NDArray[np.int32] | None = None,
+) -> Codes:
+    """Returns the NHWC codes of a convolution."""
+    accumulator = conv2d_accumulator(spec, x, weight, in_zero_point)
+    if bias_s32 is not None:
+        accumulator = accumulator + bias_s32
+    return requantize(accumulator, params, spec.out_dtype)
+
+
+def dense(
+    spec: DenseSpec,
+    x: Codes,
+    weight: npt.NDArray[np.int8],
+    in_zero_point: int,
+    params: RequantizeParams,
+    bias_s32: npt.NDArray[np.int32] | None = None,
+) -> Codes:
+    """Returns the codes [rows, out_features] of a linear layer; weight [out_features, in_features]."""
+    accumulator = ((x.astype(np.float64) - in_zero_point) @ weight.astype(np.float64).T).astype(np.int64)
+    if bias_s32 is not None:
+        accumulator = accumulator + bias_s32
+    return requantize(accumulator.astype(np.int32), params, spec.out_dtype)

@@ -1,0 +1,160 @@
+"""Descriptions of kernel instances. Equal specs share one PrimFunc, so scales, zero points and clamps are not in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+CodeDtype: TypeAlias = Literal["uint8", "int8"]
+Requantization: TypeAlias = Literal["accumulator", "real"]
+Shape: TypeAlias = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Conv2dSpec:
+    """A quantized 2-D convolution on NHWC codes, requantized to NHWC codes.
+
+    padding is (top, left, bottom, right). Weights are symmetric int8 codes; padding holds the input's zero point.
+    """
+
+    batch: int
+    in_h: int
+    in_w: int
+    in_channels: int
+    out_channels: int
+    kernel_h: int
+    kernel_w: int
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    in_dtype: CodeDtype = "uint8"
+    out_dtype: CodeDtype = "uint8"
+    requantize: Requantization = "accumulator"
+
+    def __post_init__(self) -> None:
+        if self.in_channels % self.groups or self.out_channels % self.groups:
+            raise ValueError(f"groups {self.groups} must divide {self.in_channels} and {self.out_channels} channels")
+        if min(self.out_h, self.out_w) < 1:
+            raise ValueError(f"{self} has an empty output")
+
+    @property
+    def span_h(self) -> int:
+        """Input rows from the first to the last row a kernel window touches."""
+        return (self.kernel_h - 1) * self.dilation[0] + 1
+
+    @property
+    def span_w(self) -> int:
+        """Input columns from the first to the last column a kernel window touches."""
+        return (self.kernel_w - 1) * self.dilation[1] + 1
+
+    @property
+    def out_h(self) -> int:
+        """Rows of the output."""
+        return (self.in_h + self.padding[0] + self.padding[2] - self.span_h) // self.stride[0] + 1
+
+    @property
+    def out_w(self) -> int:
+        """Columns of the output."""
+        return (self.in_w + self.padding[1] + self.padding[3] - self.span_w) // self.stride[1] + 1
+
+    @property
+    def in_shape(self) -> Shape:
+        """NHWC shape of the input."""
+        return (self.batch, self.in_h, self.in_w, self.in_channels)
+
+    @property
+    def out_shape(self) -> Shape:
+        """NHWC shape of the output."""
+        return (self.batch, self.out_h, self.out_w, self.out_channels)
+
+    @property
+    def weight_shape(self) -> Shape:
+        """OIHW shape of the unpacked weight."""
+        return (
+            self.out_channels,
+            self.in_channels // self.groups,
+            self.kernel_h,
+            self.kernel_w,
+        )
+
+    @property
+    def reduction(self) -> int:
+        """Products summed into one output."""
+        return self.in_channels // self.groups * self.kernel_h * self.kernel_w
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Says whether every output channel reads exactly the input channel of the same index."""
+        return self.groups == self.in_channels == self.out_channels
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the convolution, padding included."""
+        return self.batch * self.out_h * self.out_w * self.out_channels * self.reduction
+
+
+@dataclass(frozen=True)
+class DenseSpec:
+    """x [rows, in_features] times w [out_features, in_features] transposed, requantized to codes."""
+
+    rows: int
+    in_features: int
+    out_features: int
+    in_dtype: CodeDtype = "uint8"
+    out_dtype: CodeDtype = "uint8"
+    requantize: Requantization = "accumulator"
+
+    @property
+    def in_shape(self) -> Shape:
+        """Shape of the input."""
+        return (self.rows, self.in_features)
+
+    @property
+    def out_shape(self) -> Shape:
+        """Shape of the output."""
+        return (self.rows, self.out_features)
+
+    @property
+    def weight_shape(self) -> Shape:
+        """Shape of the unpacked weight."""
+        return (self.out_features, self.in_features)
+
+    @property
+    def reduction(self) -> int:
+        """Products summed into one output."""
+        return self.in_features
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        return self.rows * self.in_features * self.out_features
+
+
+@dataclass(frozen=True)
+class AccumulatorRequantize:
+    """fbgemm's and qnnpack's form: clamp(rne((f32(acc) + bias[c]) * multiplier[c]) + zero_point, low, high)."""
+
+    bias: npt.NDArray[np.float32]
+    multiplier: npt.NDArray[np.float32]
+    zero_point: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class RealRequantize:
+    """onednn's form: clamp(rne((f32(acc) * scale[c] + bias[c]) * inverse_scale + f32(zero_point)), low, high)."""
+
+    scale: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+    inverse_scale: float
+    zero_point: int
+    low: int
+    high: int
+
+
+RequantizeParams: TypeAlias = AccumulatorRequantize | RealRequantize

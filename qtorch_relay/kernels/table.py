@@ -1,0 +1,82 @@
+"""The kernels: one row each, which drives selection, tests and benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy.typing as npt
+
+from qtorch_relay._tvm import PrimFunc
+from qtorch_relay.errors import QTorchRelayError
+from qtorch_relay.kernels import cases, reference
+from qtorch_relay.kernels.conv2d import build_conv2d, why_not_conv2d
+from qtorch_relay.kernels.conv2d_pack import pack_conv2d
+from qtorch_relay.kernels.spec import Conv2dSpec
+from qtorch_relay.kernels.x86 import avx512vnni
+
+
+class NoKernelError(QTorchRelayError):
+    """No kernel takes a spec on an ISA; the message has the reason of every row tried."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A row of the table.
+
+    why_not: returns why a spec is refused, or None if it is taken.
+    build: returns the PrimFunc (inputs, constants, output last); a pure function of the spec.
+    pack: returns the constants, in argument order, as numpy arrays.
+    reference: returns the output as numpy, from the inputs and the same arguments as pack.
+    cases: specs its tests run, tile boundaries and extremes among them.
+    """
+
+    name: str
+    isa: str
+    spec: type
+    why_not: Callable[[Any], str | None]
+    build: Callable[[Any], PrimFunc]
+    pack: Callable[..., list[npt.NDArray[Any]]]
+    reference: Callable[..., npt.NDArray[Any]]
+    cases: tuple[Any, ...]
+
+
+KERNELS: tuple[Kernel, ...] = (
+    Kernel(
+        name="conv2d_u8s8s32_14x32__x86_avx512vnni",
+        isa=avx512vnni.NAME,
+        spec=Conv2dSpec,
+        why_not=why_not_conv2d,
+        build=partial(build_conv2d, avx512vnni),
+        pack=partial(pack_conv2d, avx512vnni),
+        reference=reference.conv2d,
+        cases=cases.CONV2D,
+    ),
+)
+"""In order of preference: the first row that takes a spec is selected."""
+
+COMPATIBLE: dict[str, tuple[str, ...]] = {
+    "x86-avx512vnni": ("x86-avx512vnni",),
+    "x86-amx": ("x86-avx512vnni",),
+}
+"""The ISAs whose kernels a target runs, best first."""
+
+
+def select(isa: str, spec: Hashable) -> Kernel:
+    """Returns the preferred kernel for a spec on an ISA.
+
+    Raises: NoKernelError with the reason of every row that was tried.
+    """
+    reasons = []
+    for kernel_isa in COMPATIBLE.get(isa, ()):
+        for kernel in KERNELS:
+            if kernel.isa != kernel_isa or kernel.spec is not type(spec):
+                continue
+            reason = kernel.why_not(spec)
+            if reason is None:
+                return kernel
+            reasons.append(f"{kernel.name}: {reason}")
+    tried = "; ".join(reasons) if reasons else f"there is no kernel for {type(spec).__name__}"
+    raise NoKernelError(f"no {isa} kernel takes {spec}: {tried}")

@@ -1,0 +1,79 @@
+"""Small helpers over TVM's IRBuilder: a PrimFunc with flat views of its buffers, ramps, intrinsics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from qtorch_relay._tvm import IRBuilder, PrimFunc, T
+
+Expr: TypeAlias = Any
+Buffer: TypeAlias = Any
+BufferDecl: TypeAlias = tuple[str, tuple[int, ...], str]
+
+
+def prim_func(name: str, arguments: Sequence[BufferDecl], body: Callable[..., None]) -> PrimFunc:
+    """Returns a PrimFunc over buffers (name, shape, dtype); body gets a flat one-dimensional view of each, in order.
+
+    The arguments never overlap (tirx.noalias): a kernel's output is never one of its inputs.
+    """
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name(name)
+        T.func_attr({"tirx.noalias": True})
+        handles = [T.arg(argument, T.handle()) for argument, _, _ in arguments]
+        buffers = [
+            T.match_buffer(handle, shape, dtype) for handle, (_, shape, dtype) in zip(handles, arguments, strict=True)
+        ]
+        views = [
+            T.decl_buffer((int(np.prod(shape)),), dtype, data=buffer.data)
+            for buffer, (_, shape, dtype) in zip(buffers, arguments, strict=True)
+        ]
+        body(*views)
+    return builder.get()
+
+
+def vector(dtype: str, lanes: int) -> str:
+    """Returns the dtype of a vector, for example "int32x16"."""
+    return f"{dtype}x{lanes}"
+
+
+def span(start: Expr, lanes: int) -> Expr:
+    """Returns the index of `lanes` consecutive elements, or of one."""
+    return T.ramp(start, 1, lanes) if lanes > 1 else start
+
+
+def load(buffer: Buffer, start: Expr, lanes: int) -> Expr:
+    """Returns `lanes` consecutive elements."""
+    return buffer[span(start, lanes)]
+
+
+def store(buffer: Buffer, value: Expr, start: Expr, lanes: int) -> None:
+    """Writes `lanes` consecutive elements."""
+    T.buffer_store(buffer, value, [span(start, lanes)])
+
+
+def splat(value: Expr, lanes: int) -> Expr:
+    """Returns a scalar in every lane."""
+    return T.broadcast(value, lanes)
+
+
+def pick(value: Expr, lanes: Sequence[int]) -> Expr:
+    """Returns the lanes with these numbers of a vector, as a vector."""
+    return T.Shuffle([value], [T.int32(lane) for lane in lanes])
+
+
+def intrinsic(dtype: str, name: str, *arguments: Expr) -> Expr:
+    """Returns a call of a side-effect-free LLVM intrinsic."""
+    return T.call_llvm_pure_intrin(dtype, name, *arguments)
+
+
+def scratch(size: int, dtype: str) -> Buffer:
+    """Allocates uninitialized memory for the innermost parallel iteration."""
+    return T.alloc_buffer((size,), dtype, scope="global")
+
+
+def registers(count: int, dtype: str) -> Buffer:
+    """Allocates values to be kept in registers; index with constants only."""
+    return T.alloc_buffer((count,), dtype, scope="local")

@@ -1,0 +1,133 @@
+"""Tile operations of x86 with AVX-512 VNNI: four u8 x s8 products summed into each of 16 int32 lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from qtorch_relay._tvm import T
+from qtorch_relay.kernels.spec import CodeDtype
+from qtorch_relay.kernels.tir import Buffer, Expr, intrinsic, load, pick, splat, store
+
+NAME = "x86-avx512vnni"
+LANES = 16
+REGISTERS = 32
+
+# LLVM 22 gives vpdpbusd byte vectors: (int32x16, uint8x64, int8x64) -> int32x16
+_DOT = "llvm.x86.avx512.vpdpbusd.512"
+_CURRENT_ROUNDING = 4
+
+
+def groups(vectors: int) -> list[int]:
+    """Returns how a block's vectors are packed together in the epilogue: by 4, then 2, then 1."""
+    return [4] * (vectors // 4) + [2] * (vectors % 4 // 2) + [1] * (vectors % 2)
+
+
+def channel_order(vectors: int) -> npt.NDArray[np.int64]:
+    """Returns the channel within a block that each lane of its vectors holds, [vectors, 16].
+
+    vpackssdw and vpackuswb work within 128-bit quarters; with 4 * g consecutive channels of a group of g vectors in
+    each quarter, 4 from each vector, the packed bytes come out in channel order without a permutation.
+    """
+    order, first = [], 0
+    for group in groups(vectors):
+        for member in range(group):
+            order.append([first + quarter * 4 * group + member * 4 + lane for quarter in range(4) for lane in range(4)])
+        first += group * LANES
+    return np.array(order, dtype=np.int64)
+
+
+def activations(buffer: Buffer, index: Expr) -> Expr:
+    """Returns four consecutive u8 activations, repeated in every lane."""
+    return T.reinterpret("uint8x64", splat(T.reinterpret("int32", load(buffer, index, 4)), LANES))
+
+
+def dot(accumulator: Expr, u8: Expr, s8: Expr) -> Expr:
+    """Returns accumulator + sum of the four products in each lane; wraps, never saturates."""
+    return intrinsic("int32x16", _DOT, accumulator, u8, s8)
+
+
+def round_to_s32(value: Expr) -> Expr:
+    """Returns float32x16 rounded half to even; |value| < 2^31 (packing checks it), and MXCSR is at its default."""
+    zeros = splat(T.int32(0), LANES)
+    every_lane = T.int16(-1)
+    return intrinsic(
+        "int32x16",
+        "llvm.x86.avx512.mask.cvtps2dq.512",
+        value,
+        zeros,
+        every_lane,
+        T.int32(_CURRENT_ROUNDING),
+    )
+
+
+def _narrow_to_s16(low: Expr, high: Expr, zero_point: Expr | None) -> Expr:
+    """Returns both as s16, saturated, plus the zero point, saturated.
+
+    Both saturations keep every value outside [-128, 255] outside: |zero_point| <= 255 < 32767 - 255.
+    """
+    narrow = intrinsic("int16x32", "llvm.x86.avx512.packssdw.512", low, high)
+    if zero_point is None:
+        return narrow
+    return intrinsic("int16x32", "llvm.sadd.sat", narrow, splat(zero_point, 32))
+
+
+def _narrow_to_codes(low: Expr, high: Expr, dtype: CodeDtype, clamp: tuple[Expr, Expr]) -> Expr:
+    """Returns both as codes, saturated to the dtype, then clamped."""
+    name = "llvm.x86.avx512.packuswb.512" if dtype == "uint8" else "llvm.x86.avx512.packsswb.512"
+    codes = intrinsic("int8x64", name, low, high)
+    if dtype == "uint8":
+        codes = T.reinterpret("uint8x64", codes)
+    return T.bind(T.min(T.max(codes, splat(clamp[0], 64)), splat(clamp[1], 64)))
+
+
+def store_codes(
+    values: Sequence[Sequence[Expr]],
+    out: Buffer,
+    addresses: Sequence[Expr],
+    channels: int,
+    dtype: CodeDtype,
+    zero_point: Expr | None,
+    clamp: tuple[Expr, Expr],
+) -> None:
+    """Writes the codes of a tile: clamp(values[pixel][vector] + zero_point) to out[addresses[pixel] + channel].
+
+    values: rounded int32x16, in channel_order. zero_point: int16 scalar, or None if already added.
+    clamp: lowest and highest code, scalars of dtype. channels: how many channels of the block exist.
+    """
+    first_vector = first_channel = 0
+    for group in groups(len(values[0])):
+        pixels_at_once = 4 // group
+        count = min(group * LANES, channels - first_channel)
+        if count <= 0:
+            break
+        for start in range(0, len(values), pixels_at_once):
+            pixels = list(range(start, min(start + pixels_at_once, len(values))))
+            # a group of fewer pixels packs its last pixel more than once
+            rows = [values[pixels[min(i, len(pixels) - 1)]] for i in range(pixels_at_once)]
+            vectors = [row[first_vector + member] for row in rows for member in range(group)]
+            halves = [_narrow_to_s16(vectors[i], vectors[i + 1], zero_point) for i in (0, 2)]
+            codes = _narrow_to_codes(halves[0], halves[1], dtype, clamp)
+            bytes_per_quarter = 4 * group
+            for i, pixel in enumerate(pixels):
+                lanes = [
+                    quarter * 16 + i * bytes_per_quarter + byte
+                    for quarter in range(4)
+                    for byte in range(bytes_per_quarter)
+                ]
+                _store_bytes(out, codes, lanes[:count], addresses[pixel] + first_channel)
+        first_vector += group
+        first_channel += group * LANES
+
+
+def _store_bytes(out: Buffer, codes: Expr, lanes: Sequence[int], address: Expr) -> None:
+    """Writes these lanes one after the other, and no byte more: in parts of 64, 32, ..., 1."""
+    start = 0
+    while start < len(lanes):
+        size = 1 << (len(lanes) - start).bit_length() - 1
+        part = lanes[start : start + size]
+        value = codes if list(part) == list(range(64)) else pick(codes, part)
+        store(out, value, address + start, size)
+        start += size

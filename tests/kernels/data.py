@@ -1,0 +1,50 @@
+"""Random and extreme inputs for a kernel's spec, with requantizations that use the whole range of codes."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from qtorch_relay.kernels.spec import AccumulatorRequantize, Conv2dSpec, DenseSpec, RealRequantize, RequantizeParams
+from qtorch_relay.qparams import code_range
+
+
+class Arguments(NamedTuple):
+    """Inputs of a kernel, and what its pack and reference take after them."""
+
+    inputs: list[np.ndarray]
+    constants: tuple[Any, ...]
+
+
+def requantization(spec: Conv2dSpec | DenseSpec, channels: int, rng: np.random.Generator) -> RequantizeParams:
+    """Returns random parameters under which codes are spread over the range and some saturate on both sides."""
+    low, high = code_range(spec.out_dtype)
+    zero_point = int(rng.integers(low, high + 1))
+    # a product of uniform codes has a standard deviation of about 74 * 74
+    multiplier = (rng.uniform(0.5, 2, channels) * 60 / (74 * 74 * spec.reduction**0.5)).astype(np.float32)
+    if spec.requantize == "accumulator":
+        bias = (rng.normal(size=channels) * 20 / multiplier).astype(np.float32)
+        return AccumulatorRequantize(bias, multiplier, zero_point, low, high)
+    scale = np.float32(0.037)
+    bias = (rng.normal(size=channels) * 20 * scale).astype(np.float32)
+    # a clamp inside the range, as a fused relu6 has
+    return RealRequantize(multiplier * scale, bias, float(1 / scale), zero_point, low + 3, high - 5)
+
+
+def matmul_arguments(spec: Conv2dSpec | DenseSpec, seed: int, extreme: bool) -> Arguments:
+    """Returns arguments of a convolution or a dense layer; extreme: only the lowest and the highest codes."""
+    rng = np.random.default_rng(seed)
+    low, high = code_range(spec.in_dtype)
+    if extreme:
+        x = rng.choice([low, high], spec.in_shape).astype(spec.in_dtype)
+        weight = rng.choice([-128, 127], spec.weight_shape).astype(np.int8)
+        x[0], weight[0] = high, -128
+        zero_point = int(rng.choice([low, high]))
+    else:
+        x = rng.integers(low, high + 1, spec.in_shape).astype(spec.in_dtype)
+        weight = rng.integers(-128, 128, spec.weight_shape).astype(np.int8)
+        zero_point = int(rng.integers(low, high + 1))
+    params = requantization(spec, spec.weight_shape[0], rng)
+    bias = rng.integers(-5000, 5000, spec.weight_shape[0]).astype(np.int32) if seed % 2 else None
+    return Arguments([x], (weight, zero_point, params, bias))
