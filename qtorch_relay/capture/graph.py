@@ -112,7 +112,7 @@ class GraphInput:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A straight-line program with named inputs; output is one operand (a Value, or a tuple, list or dict of operands)."""
+    """A program with named inputs; output is one operand (a Value, or a tuple, list or dict of operands)."""
 
     inputs: tuple[GraphInput, ...]
     nodes: tuple[Node, ...]

@@ -1,0 +1,185 @@
+"""Turns a cleaned torch graph into the neutral Graph: constants become operands, packed params are unpacked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from qtorch_relay.capture.graph import (
+    Block,
+    ConvParams,
+    Graph,
+    GraphInput,
+    LinearParams,
+    Node,
+    Operand,
+    QuantizedConstant,
+    TensorConstant,
+    Value,
+)
+from qtorch_relay.capture.inputs import InputSpec
+from qtorch_relay.capture.interpreter import op_name, parse_schema
+from qtorch_relay.capture.packed import is_packed, quantized_tensor, unpack
+from qtorch_relay.capture.provenance import SourceMap, module_path
+from qtorch_relay.errors import QTorchRelayError, UnsupportedOpError, UnsupportedQuantSchemeError
+
+
+def to_graph(torch_graph: Any, specs: Iterable[InputSpec], engine: str, sources: SourceMap) -> Graph:
+    """Returns the neutral graph of a torch graph whose inputs are the given ones.
+
+    Raises: UnsupportedQuantSchemeError or UnsupportedOpError that lists every constant that has no neutral form.
+    """
+    converter = _Converter(sources)
+    inputs = tuple(
+        GraphInput(Value(value.debugName()), spec.shape, spec.dtype)
+        for value, spec in zip(torch_graph.inputs(), specs, strict=True)
+    )
+    nodes = converter.nodes(torch_graph)
+    outputs = [converter.output(value) for value in torch_graph.outputs()]
+    converter.raise_problems()
+    output = outputs[0] if len(outputs) == 1 else tuple(outputs)
+    return Graph(inputs=inputs, nodes=_without_dead(nodes, output), output=output, engine=engine)
+
+
+class _Converter:
+    def __init__(self, sources: SourceMap) -> None:
+        self._sources = sources
+        self._constants: dict[tuple[str, str], Operand] = {}
+        self._packed: dict[tuple[int, bool], ConvParams | LinearParams] = {}
+        self._problems: list[QTorchRelayError] = []
+
+    def raise_problems(self) -> None:
+        if not self._problems:
+            return
+        message = "; ".join(dict.fromkeys(str(problem) for problem in self._problems))
+        kinds = {type(problem) for problem in self._problems}
+        raise (kinds.pop() if len(kinds) == 1 else UnsupportedOpError)(message)
+
+    def nodes(self, block: Any) -> tuple[Node, ...]:
+        return tuple(self._node(node) for node in block.nodes() if node.kind() != "prim::Constant")
+
+    def output(self, value: Any) -> Operand:
+        """Returns a graph output with the structure the model returns: tuples, lists and dicts are opened."""
+        node = value.node()
+        operands = [self.output(v) for v in node.inputs()] if node.kind() in _CONTAINERS else []
+        if node.kind() == "prim::TupleConstruct":
+            return tuple(operands)
+        if node.kind() == "prim::ListConstruct":
+            return operands
+        if node.kind() == "prim::DictConstruct":
+            return dict(zip(operands[::2], operands[1::2], strict=True))
+        return self._operand(value, "the model's output")
+
+    def _node(self, node: Any) -> Node:
+        op = op_name(node)
+        source = self._sources.line(node)
+        schema = None if op.startswith("prim::") else parse_schema(node.schema())
+        values = list(node.inputs())
+        names = [a.name for a in schema.arguments] if schema is not None else [str(i) for i in range(len(values))]
+        label = f"{op} ({source})" if source else op
+        return Node(
+            op=op,
+            args={name: self._operand(value, label) for name, value in zip(names, values, strict=True)},
+            outputs=tuple(Value(v.debugName()) for v in node.outputs()),
+            scope=module_path(node),
+            source=source,
+            blocks=tuple(self._block(block) for block in node.blocks()),
+        )
+
+    def _block(self, block: Any) -> Block:
+        return Block(
+            inputs=tuple(Value(v.debugName()) for v in block.inputs()),
+            nodes=self.nodes(block),
+            outputs=tuple(self._operand(v, "a block's output") for v in block.outputs()),
+        )
+
+    def _operand(self, value: Any, consumer: str) -> Operand:
+        if value.node().kind() != "prim::Constant":
+            return Value(value.debugName())
+        name: str = value.debugName()
+        key = (name, "1d" if "1d" in consumer else "")
+        if key not in self._constants:
+            path = name.removeprefix("self.") if name.startswith("self.") else None
+            try:
+                self._constants[key] = self._constant(value.toIValue(), path, consumer, name)
+            except QTorchRelayError as error:
+                self._problems.append(error)
+                return None
+        return self._constants[key]
+
+    def _constant(self, value: Any, path: str | None, consumer: str, name: str) -> Operand:
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, torch.Tensor):
+            return _tensor(value, path, consumer)
+        if is_packed(value):
+            return self._unpacked(value, path or f"packed.{name}", consumer)
+        if isinstance(value, list):
+            return [self._constant(v, path, consumer, name) for v in value]
+        if isinstance(value, tuple):
+            return tuple(self._constant(v, path, consumer, name) for v in value)
+        if isinstance(value, dict):
+            return {k: self._constant(v, path, consumer, name) for k, v in value.items()}
+        if isinstance(value, torch.device | torch.dtype):
+            return str(value)
+        what = value._type() if isinstance(value, torch.ScriptObject) else type(value).__name__
+        raise UnsupportedOpError(f"{consumer} takes {path or 'a constant'} of type {what}, which cannot be imported")
+
+    def _unpacked(self, packed: Any, path: str, consumer: str) -> ConvParams | LinearParams:
+        # hash() of a ScriptObject is the identity of the C++ object; every path to a shared module gives the same.
+        key = (hash(packed), "1d" in consumer)
+        if key not in self._packed:
+            self._packed[key] = unpack(packed, path, consumer)
+        return self._packed[key]
+
+
+_CONTAINERS = ("prim::TupleConstruct", "prim::ListConstruct", "prim::DictConstruct")
+
+
+def _tensor(tensor: torch.Tensor, path: str | None, consumer: str) -> TensorConstant | QuantizedConstant:
+    if tensor.is_quantized:
+        try:
+            return QuantizedConstant(quantized_tensor(tensor), path)
+        except UnsupportedQuantSchemeError as error:
+            raise UnsupportedQuantSchemeError(f"{consumer} takes {path or 'a tensor'} with {error}") from None
+    try:
+        return TensorConstant(np.ascontiguousarray(tensor.detach().cpu().numpy()).reshape(tuple(tensor.shape)), path)
+    except TypeError:
+        raise UnsupportedOpError(
+            f"{consumer} takes {path or 'a tensor'} of dtype {tensor.dtype} and layout {tensor.layout}; "
+            "accepted are dense tensors of a numpy dtype"
+        ) from None
+
+
+def _without_dead(nodes: tuple[Node, ...], output: Operand) -> tuple[Node, ...]:
+    """Returns the nodes without the containers that only built the output."""
+    used = _names(output)
+    kept: list[Node] = []
+    for node in reversed(nodes):
+        if node.op in _CONTAINERS and not any(value.name in used for value in node.outputs):
+            continue
+        kept.append(node)
+        used |= _used_names(node)
+    return tuple(reversed(kept))
+
+
+def _used_names(node: Node) -> set[str]:
+    used = _names(list(node.args.values()))
+    for block in node.blocks:
+        used |= _names(block.outputs)
+        for inner in block.nodes:
+            used |= _used_names(inner)
+    return used
+
+
+def _names(operand: Operand) -> set[str]:
+    if isinstance(operand, Value):
+        return {operand.name}
+    if isinstance(operand, dict):
+        return _names([*operand.keys(), *operand.values()])
+    if isinstance(operand, list | tuple):
+        return set().union(*(_names(item) for item in operand)) if operand else set()
+    return set()

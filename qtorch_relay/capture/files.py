@@ -1,0 +1,50 @@
+"""Reads TorchScript files; every way a file can be wrong is one sentence."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import torch
+
+from qtorch_relay.errors import ModelFileError, UnsupportedOpError
+
+_HOW_TO_SAVE = "save the model with torch.jit.save(torch.jit.trace(model, example), path)"
+
+
+def load_model(path: str | os.PathLike[str]) -> torch.jit.ScriptModule:
+    """Returns the TorchScript model of a file, on the CPU, packed for the engine that is set now.
+
+    Raises: ModelFileError if the file is missing, truncated, or not TorchScript; UnsupportedOpError for a .pt2 file.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise ModelFileError(f"{file}: no such file")
+    if file.is_dir():
+        raise ModelFileError(f"{file} is a directory; give the path of a TorchScript file")
+    if file.suffix == ".pt2":
+        raise UnsupportedOpError(f"{file}: exported programs (.pt2) are not supported yet; {_HOW_TO_SAVE}")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = {name.split("/", 1)[-1] for name in archive.namelist()}
+    except zipfile.BadZipFile:
+        head = file.read_bytes()[:2] if file.is_file() else b""
+        problem = "is truncated or damaged; save it again" if head == b"PK" else f"is not TorchScript; {_HOW_TO_SAVE}"
+        raise ModelFileError(f"{file} {problem}") from None
+    except OSError as error:
+        raise ModelFileError(f"{file} cannot be read: {error.strerror}") from None
+    if "constants.pkl" not in names:
+        what = "holds pickled Python objects (torch.save)" if "data.pkl" in names else "is a zip file"
+        raise ModelFileError(f"{file} {what}, not TorchScript; {_HOW_TO_SAVE}")
+    return _load(file)
+
+
+def _load(file: Path) -> torch.jit.ScriptModule:
+    try:
+        model: torch.jit.ScriptModule = torch.jit.load(str(file), map_location="cpu")
+    except (RuntimeError, ValueError, OSError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[0] if lines else type(error).__name__
+        raise ModelFileError(f"{file} cannot be loaded; torch.jit.load says: {reason}") from error
+    return model

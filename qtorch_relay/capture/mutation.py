@@ -1,0 +1,76 @@
+"""In-place ops that torch could not make functional: accepted where the SSA form stays right, refused elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from qtorch_relay.capture.interpreter import parse_schema
+from qtorch_relay.capture.passes import all_nodes
+from qtorch_relay.capture.provenance import SourceMap, module_path
+from qtorch_relay.errors import UnsupportedOpError
+
+
+def rename_mutated(graph: Any, sources: SourceMap) -> None:
+    """Makes later uses of a mutated value use the in-place op's output.
+
+        %y = aten::relu_(%x); %z = f(%x)    ->    %y = aten::relu_(%x); %z = f(%y)
+
+    Raises: UnsupportedOpError if another name of the same memory is read afterwards (it would keep the old values),
+    or if the memory belongs to the model; all such places are listed.
+    """
+    problems: list[str] = []
+    for node in list(all_nodes(graph)):
+        target = _mutated_input(node)
+        if target is None:
+            continue
+        reason = _problem(graph, node, target)
+        if reason is not None:
+            place = ", ".join(part for part in (module_path(node), sources.line(node)) if part)
+            problems.append(f"{node.kind()} ({place}) {reason}")
+            continue
+        if node.outputsSize() == 1:
+            target.replaceAllUsesAfterNodeWith(node, node.output())
+    if problems:
+        raise UnsupportedOpError(
+            "tensors or lists are changed in place in a way that cannot be imported: "
+            f"{'; '.join(problems)}; use the form that returns a new value"
+        )
+
+
+def _mutated_input(node: Any) -> Any | None:
+    schema = parse_schema(node.schema())
+    if schema is None or not schema.is_mutable:
+        return None
+    for argument, value in zip(schema.arguments, node.inputs(), strict=True):
+        if argument.is_out or (argument.alias_info is not None and argument.alias_info.is_write):
+            return value
+    return None
+
+
+def _problem(graph: Any, node: Any, target: Any) -> str | None:
+    aliases = graph.alias_db()
+    others = [v for v in _values(graph) if v.debugName() != target.debugName() and aliases.may_contain_alias(target, v)]
+    if any(v.node().kind() == "prim::Constant" for v in (target, *others)):
+        return "changes a tensor of the model itself"
+    if node.outputsSize() == 0 and _used_after(target, node):
+        return "changes a value that is used later"
+    if target.node().owningBlock() != node.owningBlock() and _used_after(target, node):
+        return "changes, inside a branch or loop, a value from outside"
+    for other in others:
+        if other.node().isBefore(node) and _used_after(other, node):
+            return "changes a value that is used later under another name"
+    return None
+
+
+def _used_after(value: Any, node: Any) -> bool:
+    # The return node of a block is after all of its nodes, so block and graph outputs count as uses.
+    return any(use.user.isAfter(node) for use in value.uses())
+
+
+def _values(graph: Any) -> Iterator[Any]:
+    yield from graph.inputs()
+    for node in all_nodes(graph):
+        yield from node.outputs()
+        for block in node.blocks():
+            yield from block.inputs()

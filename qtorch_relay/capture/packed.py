@@ -1,0 +1,110 @@
+"""Reads quantized tensors and packed params as they are: integer codes and parameters, never a dequantized copy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from qtorch_relay.capture.graph import ConvParams, LinearParams
+from qtorch_relay.errors import QTorchRelayError, UnsupportedQuantSchemeError
+from qtorch_relay.qparams import PerChannel, PerTensor, QuantizedTensor, QuantParams
+
+CODE_DTYPE = {torch.quint8: "uint8", torch.qint8: "int8", torch.qint32: "int32"}
+_PER_TENSOR = (torch.per_tensor_affine, torch.per_tensor_symmetric)
+_PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_symmetric)
+_SPATIAL_DIMS = {"Conv2dPackedParamsBase": 2, "Conv3dPackedParamsBase": 3}
+
+
+def quant_params(tensor: torch.Tensor) -> QuantParams:
+    """Returns a quantized tensor's parameters.
+
+    Raises: UnsupportedQuantSchemeError for 4-bit codes and for float zero points.
+    """
+    if tensor.dtype not in CODE_DTYPE:
+        raise UnsupportedQuantSchemeError(f"codes of dtype {tensor.dtype}; accepted are quint8, qint8 and qint32")
+    dtype = CODE_DTYPE[tensor.dtype]
+    scheme = tensor.qscheme()
+    if scheme in _PER_TENSOR:
+        return PerTensor(tensor.q_scale(), tensor.q_zero_point(), dtype)
+    if scheme in _PER_CHANNEL:
+        return PerChannel(
+            tensor.q_per_channel_scales().to(torch.float64).numpy(),
+            tensor.q_per_channel_zero_points().to(torch.int64).numpy(),
+            tensor.q_per_channel_axis(),
+            dtype,
+        )
+    raise UnsupportedQuantSchemeError(f"scheme {scheme}; accepted are per_tensor_affine and per_channel_affine")
+
+
+def quantized_tensor(tensor: torch.Tensor) -> QuantizedTensor:
+    """Returns the codes (C order, logical shape) and the parameters of a quantized tensor."""
+    return QuantizedTensor(np.ascontiguousarray(tensor.int_repr().numpy()), quant_params(tensor))
+
+
+def is_packed(value: Any) -> bool:
+    """Tells whether a value is one of PyTorch's packed weight objects."""
+    return isinstance(value, torch.ScriptObject) and _type_name(value).endswith("PackedParamsBase")
+
+
+def unpack(packed: Any, name: str, consumer: str) -> ConvParams | LinearParams:
+    """Returns a packed object's weight, bias and attributes; every engine unpacks to the codes it was packed from.
+
+    consumer: an op that takes the object. conv1d params are stored as 2-d ones, and only their use tells.
+    Raises: UnsupportedQuantSchemeError if the object holds anything but int8 weights of a convolution or linear.
+    """
+    try:
+        kind = _type_name(packed)
+        if kind == "LinearPackedParamsBase":
+            return _linear(packed, name)
+        if kind in _SPATIAL_DIMS:
+            return _conv(packed, name, 1 if "1d" in consumer else _SPATIAL_DIMS[kind])
+    except QTorchRelayError as error:
+        raise UnsupportedQuantSchemeError(f"weight {name} of {consumer} has {error}") from None
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise UnsupportedQuantSchemeError(f"weight {name} of {consumer} cannot be unpacked: {reason}") from error
+    raise UnsupportedQuantSchemeError(
+        f"weight {name} of {consumer} is a {kind}; accepted are packed params of Conv1d/2d/3d, ConvTranspose and Linear"
+    )
+
+
+def _type_name(packed: Any) -> str:
+    return str(packed._type()).rsplit(".", 1)[-1]
+
+
+def _linear(packed: Any, name: str) -> LinearParams:
+    weight, bias = torch.ops.quantized.linear_unpack(packed)
+    if not weight.is_quantized:
+        raise UnsupportedQuantSchemeError("float16 weights; accepted are int8 weights")
+    return LinearParams(weight=quantized_tensor(weight), bias=_bias(bias), name=name)
+
+
+def _conv(packed: Any, name: str, dims: int) -> ConvParams:
+    ops = torch.ops.quantized
+    stored = "conv3d" if dims == 3 else "conv2d"
+    transpose = bool(getattr(ops, f"{stored}_transpose")(packed))
+    prefix = f"conv_transpose{dims}d" if transpose else f"conv{dims}d"
+    weight, bias = getattr(ops, f"{prefix}_unpack")(packed)
+
+    def attribute(key: str) -> tuple[int, ...]:
+        # A 1-d convolution is stored as a 2-d one of height 1; its own dimension is the last.
+        return tuple(int(v) for v in getattr(ops, f"{stored}_{key}")(packed))[-dims:]
+
+    return ConvParams(
+        weight=quantized_tensor(weight),
+        bias=_bias(bias),
+        stride=attribute("stride"),
+        padding=attribute("padding"),
+        output_padding=attribute("output_padding"),
+        dilation=attribute("dilation"),
+        groups=int(getattr(ops, f"{stored}_groups")(packed)),
+        transpose=transpose,
+        name=name,
+    )
+
+
+def _bias(bias: torch.Tensor | None) -> npt.NDArray[np.float32] | None:
+    return None if bias is None else np.ascontiguousarray(bias.detach().to(torch.float32).numpy())

@@ -1,0 +1,157 @@
+"""Passes on a copy of a torch graph: attributes become constants, mutation and foldable control flow disappear.
+
+Only passes that leave every number alone are used. Constant propagation runs PyTorch's own kernels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from qtorch_relay.capture.provenance import SourceMap
+from qtorch_relay.errors import UnsupportedOpError
+
+
+def all_nodes(block: Any) -> Iterator[Any]:
+    """Yields the nodes of a torch graph or block in order, each followed by those of its blocks."""
+    for node in list(block.nodes()):
+        yield node
+        for inner in node.blocks():
+            yield from all_nodes(inner)
+
+
+def inline(module: Any) -> Any:
+    """Returns a copy of forward's graph with all calls inlined; the module's own graph is untouched."""
+    graph = module._get_method("forward").inlined_graph
+    torch._C._jit_pass_inline_fork_wait(graph)
+    # Shapes recorded while tracing say nothing about the shapes asked for here.
+    torch._C._jit_pass_erase_shape_information(graph)
+    return graph
+
+
+def resolve_attributes(graph: Any, module: Any, sources: SourceMap) -> None:
+    """Replaces prim::GetAttr chains by constants named "self.<attribute path>" and removes the self input.
+
+    Attributes named training read False: a model is imported as it behaves in eval mode.
+    Raises: UnsupportedOpError if forward assigns to attributes, that is, keeps state between calls.
+    """
+    # An attribute that is assigned to is not a constant. Most such code hangs on `if self.training` and is folded
+    # away first, so attributes of that name are resolved in a second turn, when no assignment is left.
+    assigned = {node.s("name") for node in all_nodes(graph) if node.kind() == "prim::SetAttr"}
+    _resolve(graph, module, skipped=assigned)
+    if assigned:
+        fold(graph)
+        left = [node for node in all_nodes(graph) if node.kind() == "prim::SetAttr"]
+        if left:
+            places = ", ".join(f"self.{node.s('name')} ({sources.line(node)})" for node in left)
+            raise UnsupportedOpError(
+                f"the model changes its own attributes while it runs: {places}; pass them as inputs"
+            )
+        _resolve(graph, module, skipped=set())
+    torch._C._jit_pass_dce(graph)
+    self_value = next(graph.inputs())
+    if not list(self_value.uses()):
+        graph.eraseInput(0)
+
+
+def _resolve(graph: Any, module: Any, skipped: set[str]) -> None:
+    objects: dict[str, tuple[str, Any]] = {next(graph.inputs()).debugName(): ("self", module)}
+    constants: dict[str, Any] = {}
+    first = next(graph.nodes(), None)
+    for node in list(all_nodes(graph)):
+        if node.kind() != "prim::GetAttr" or node.s("name") in skipped:
+            continue
+        owner = objects.get(node.inputsAt(0).debugName())
+        if owner is None:
+            continue
+        path = f"{owner[0]}.{node.s('name')}"
+        value = False if node.s("name") == "training" else owner[1].getattr(node.s("name"))
+        if isinstance(value, torch._C.ScriptModule):
+            objects[node.output().debugName()] = (path, value)
+            continue
+        if path not in constants:
+            # The guard matters: an insert point left on a node that is removed later crashes torch's passes.
+            with graph.insert_point_guard(first):
+                constants[path] = _insert_constant(graph, value, node.output().type())
+            constants[path].setDebugName(path)
+        node.output().replaceAllUsesWith(constants[path])
+
+
+def _insert_constant(graph: Any, value: Any, torch_type: Any) -> Any:
+    if isinstance(value, list) and not value:
+        # torch cannot tell the element type of an empty Python list.
+        empty = graph.insertNode(graph.create("prim::ListConstruct", 1)).output()
+        empty.setType(torch_type)
+        return empty
+    return graph.insertConstant(_detached(value))
+
+
+def _detached(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach()  # constants of a graph must not require a gradient
+    if isinstance(value, list):
+        return [_detached(v) for v in value]
+    if isinstance(value, tuple):
+        return tuple(_detached(v) for v in value)
+    if isinstance(value, dict):
+        return {k: _detached(v) for k, v in value.items()}
+    return value
+
+
+def drop_messages(graph: Any, sources: SourceMap) -> None:
+    """Removes prints and warnings from the program; each is a Python warning now, at import."""
+    for node in list(all_nodes(graph)):
+        if node.kind() not in ("prim::Print", "aten::warn"):
+            continue
+        text = [value.toIValue() for value in node.inputs()]
+        said = f" {text[0]!r}" if text and isinstance(text[0], str) else ""
+        action = "print" if node.kind() == "prim::Print" else "warning"
+        warnings.warn(f"the model's {action}{said} ({sources.line(node)}) is left out of the import", stacklevel=4)
+        node.destroy()
+
+
+def fold(graph: Any) -> None:
+    """Folds constants, branches on constants, loops of constant length and tuples; makes in-place ops functional.
+
+    In-place ops are left as they are where torch cannot prove that nothing else sees the mutated tensor.
+    """
+    changed = True
+    while changed:
+        changed = torch._C._jit_pass_constant_propagation(graph)
+        changed |= torch._C._jit_pass_peephole(graph, disable_shape_peepholes=True)
+        changed |= torch._C._jit_pass_constant_loop_unrolling(graph)
+        changed |= torch._C._jit_pass_remove_mutation(graph)
+        changed |= _forward_containers(graph)
+        torch._C._jit_pass_dce(graph)
+
+
+def _forward_containers(graph: Any) -> bool:
+    """Connects TupleUnpack and TupleIndex, and ListUnpack where the list is not mutated, to what was packed."""
+    changed = False
+    aliases = graph.alias_db()
+    for node in list(all_nodes(graph)):
+        kind = node.kind()
+        if kind not in ("prim::TupleUnpack", "prim::ListUnpack", "prim::TupleIndex"):
+            continue
+        maker = node.inputsAt(0).node()
+        if maker.kind() != ("prim::ListConstruct" if kind == "prim::ListUnpack" else "prim::TupleConstruct"):
+            continue
+        if kind == "prim::ListUnpack" and aliases.has_writers(maker.output()):
+            continue
+        values = list(maker.inputs())
+        if kind == "prim::TupleIndex":
+            index = node.inputsAt(1).toIValue()
+            if index is None:
+                continue
+            node.output().replaceAllUsesWith(values[index])
+        elif len(values) == node.outputsSize():
+            for output, value in zip(list(node.outputs()), values, strict=True):
+                output.replaceAllUsesWith(value)
+        else:
+            continue
+        node.destroy()
+        changed = True
+    return changed

@@ -1,0 +1,105 @@
+"""Folds what follows from the input shapes alone, so that scripted models become straight-line programs.
+
+    %s = aten::size(%x); %n = aten::len(%s); %bad = aten::ne(%n, 4); prim::If(%bad) {raise}      ->     (nothing)
+
+The program is run once on example inputs. Sizes are taken from that run only where nothing but the input shapes can
+decide them; a size that depends on the data (nonzero, a branch on values) stays in the graph.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from qtorch_relay.capture.interpreter import has_rule, op_name, parse_schema, run_node
+from qtorch_relay.capture.passes import fold
+from qtorch_relay.capture.provenance import SourceMap, module_path
+from qtorch_relay.errors import InvalidInputError
+
+_SHAPE_QUERIES = frozenset({
+    "aten::size", "aten::dim", "aten::len", "aten::numel", "prim::shape", "prim::dtype", "prim::device", "prim::layout",
+    "prim::is_quantized", "prim::is_cuda", "prim::requires_grad", "aten::is_floating_point", "aten::is_complex",
+})  # fmt: skip
+# Ops whose output shape depends on the values of their inputs, and ops with an effect other than their outputs.
+_NOT_RUN = frozenset({
+    "aten::nonzero", "aten::nonzero_numpy", "aten::masked_select", "aten::unique", "aten::_unique", "aten::_unique2",
+    "aten::unique_consecutive", "aten::unique_dim", "aten::index", "aten::bincount", "aten::repeat_interleave",
+    "aten::argwhere", "aten::resize_", "aten::set_", "torchvision::nms", "torchvision::qnms",
+    "prim::RaiseException", "prim::SetAttr", "prim::PythonOp",
+})  # fmt: skip
+
+
+def specialize(graph: Any, examples: list[torch.Tensor], sources: SourceMap) -> None:
+    """Folds shape queries and all that follows from them, until nothing changes.
+
+    Raises: InvalidInputError if the model cannot take inputs of these shapes and dtypes.
+    """
+    while _fold_queries(graph, examples, sources):
+        fold(graph)
+
+
+def _fold_queries(graph: Any, examples: list[torch.Tensor], sources: SourceMap) -> bool:
+    """Replaces the shape queries that can be answered by constants, and tells whether there were any."""
+    values: dict[str, Any] = {}  # of what has been run
+    fixed: set[str] = set()  # values that hold for every input of these shapes; of the others only shape and dtype do
+    for value, example in zip(graph.inputs(), examples, strict=True):
+        values[value.debugName()] = example
+    aliases = graph.alias_db()
+    changed = False
+    for node in list(graph.nodes()):
+        names = [v.debugName() for v in node.inputs()]
+        if not _can_run(node, aliases) or any(name not in values for name in names):
+            continue
+        args = [values[name] for name in names]
+        outputs = _run(node, args, sources)
+        is_query = node.kind() in _SHAPE_QUERIES
+        is_fixed = all(name in fixed for name in names) or (is_query and _has_shape_only(args[0]))
+        if is_query and is_fixed:
+            with graph.insert_point_guard(node):
+                constant = graph.insertConstant(outputs[0])
+            node.output().replaceAllUsesWith(constant)
+            values[constant.debugName()] = outputs[0]
+            fixed.add(constant.debugName())
+            changed = True
+            continue
+        for value, output in zip(node.outputs(), outputs, strict=True):
+            if is_fixed or _has_shape_only(output):
+                values[value.debugName()] = output
+        if is_fixed:
+            fixed.update(v.debugName() for v in node.outputs())
+    return changed
+
+
+def _can_run(node: Any, aliases: Any) -> bool:
+    if node.kind() in _NOT_RUN or op_name(node) == "aten::where" or node.isNondeterministic():
+        return False
+    if not has_rule(node):
+        return False
+    schema = parse_schema(node.schema())
+    if schema is not None and any("Tensor" not in str(a.type) and a.alias_info for a in schema.arguments):
+        return not schema.is_mutable  # a list that grows
+    # A container that is mutated later has no one length.
+    return not any(aliases.has_writers(v) and str(v.type()) != "Tensor" for v in node.outputs())
+
+
+def _run(node: Any, args: list[Any], sources: SourceMap) -> tuple[Any, ...]:
+    schema = parse_schema(node.schema())
+    if schema is not None and schema.is_mutable:
+        args = [a.clone() if isinstance(a, torch.Tensor) else a for a in args]  # the model's constants stay as they are
+    try:
+        return run_node(node, args)
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        place = ", ".join(part for part in (module_path(node), sources.line(node)) if part)
+        raise InvalidInputError(
+            f"the model cannot run on these inputs: {node.kind()} ({place}) says: {reason}; "
+            "check the shapes and dtypes in input_infos"
+        ) from error
+
+
+def _has_shape_only(value: Any) -> bool:
+    """Tells whether all that can be asked about a value is a tensor's shape and dtype, never a number."""
+    if isinstance(value, list | tuple):
+        return all(_has_shape_only(v) for v in value)
+    return isinstance(value, torch.Tensor)

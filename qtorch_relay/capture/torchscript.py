@@ -1,0 +1,112 @@
+"""TorchScript in, Graph out."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from qtorch_relay.capture.convert import to_graph
+from qtorch_relay.capture.engine import quantized_engine
+from qtorch_relay.capture.files import load_model
+from qtorch_relay.capture.graph import Graph
+from qtorch_relay.capture.inputs import InputSpec, check_count, parse_input_infos
+from qtorch_relay.capture.mutation import rename_mutated
+from qtorch_relay.capture.passes import drop_messages, fold, inline, resolve_attributes
+from qtorch_relay.capture.provenance import SourceMap
+from qtorch_relay.capture.specialize import specialize
+from qtorch_relay.errors import InvalidInputError, UnsupportedOpError
+
+_ACCEPTED = "accepted are a torch.jit.ScriptModule, an nn.Module, or the path of a TorchScript file"
+
+
+@dataclass(frozen=True, eq=False)
+class CapturedModel:
+    """A neutral graph and the torch graph it was made from; their values have the same names."""
+
+    graph: Graph
+    torch_graph: Any
+
+
+def from_torch(model: Any, input_infos: Any, engine: str | None = None) -> Graph:
+    """Returns the neutral graph of a model for inputs of the given shapes.
+
+    model: torch.jit.ScriptModule (traced, scripted, frozen or not), nn.Module (traced here in eval mode), or the path
+        of a .pt file. The model is not changed.
+    input_infos: [("x", (1, 3, 224, 224))], [("x", ((1, 3, 224, 224), "float32"))], or example tensors or arrays.
+    engine: "fbgemm", "onednn", "x86" or "qnnpack"; None = torch.backends.quantized.engine.
+    Raises: EngineError, InvalidInputError, ModelFileError, UnsupportedOpError, UnsupportedQuantSchemeError.
+    """
+    return capture_model(model, input_infos, engine).graph
+
+
+def capture_model(model: Any, input_infos: Any, engine: str | None = None) -> CapturedModel:
+    """Returns what from_torch returns, with the torch graph that run_reference runs. Arguments as in from_torch."""
+    specs = parse_input_infos(input_infos)
+    with quantized_engine(engine) as name, torch.no_grad():
+        script = _as_script(model, specs)
+        sources = SourceMap(script)
+        torch_graph = inline(script)
+        resolve_attributes(torch_graph, script, sources)
+        specs = _name_inputs(torch_graph, script, specs)
+        fold(torch_graph)
+        drop_messages(torch_graph, sources)
+        specialize(torch_graph, [spec.example() for spec in specs], sources)
+        rename_mutated(torch_graph, sources)
+        return CapturedModel(to_graph(torch_graph, specs, name, sources), torch_graph)
+
+
+def _as_script(model: Any, specs: tuple[InputSpec, ...]) -> Any:
+    """Returns the torch._C.ScriptModule of a model, traced first if it is an nn.Module."""
+    if isinstance(model, str | os.PathLike):
+        model = load_model(model)
+    if isinstance(model, torch.export.ExportedProgram):
+        raise UnsupportedOpError("exported programs are not supported yet; pass the quantized module or its trace")
+    if not isinstance(model, torch.nn.Module):
+        raise InvalidInputError(f"the model is a {type(model).__name__}; {_ACCEPTED}")
+    script = model if isinstance(model, torch.jit.ScriptModule) else _trace(model, specs)
+    if not script._c._has_method("forward"):
+        raise InvalidInputError("the model has no forward method; script or trace the module that has one")
+    return script._c
+
+
+def _trace(model: torch.nn.Module, specs: tuple[InputSpec, ...]) -> torch.jit.ScriptModule:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with warnings.catch_warnings():
+            # Tracing is done here on purpose; the caller cannot act on this. Tracer warnings pass.
+            warnings.filterwarnings("ignore", "`torch.jit.trace", DeprecationWarning)
+            examples = tuple(spec.example() for spec in specs)
+            return torch.jit.trace(model, examples, check_trace=False, strict=False)
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InvalidInputError(
+            f"the model cannot be traced with inputs {', '.join(str(spec.shape) for spec in specs)}: {reason}; "
+            "check input_infos"
+        ) from error
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _name_inputs(torch_graph: Any, script: Any, specs: tuple[InputSpec, ...]) -> tuple[InputSpec, ...]:
+    """Gives the graph's inputs the caller's names, or the model's own; fills inputs left out with their defaults."""
+    arguments = script._get_method("forward").schema.arguments[1:]
+    values = list(torch_graph.inputs())[-len(arguments) :] if arguments else []
+    given = len(specs)
+    while len(arguments) > given and arguments[-1].has_default_value():
+        with torch_graph.insert_point_guard(next(torch_graph.nodes(), torch_graph.return_node())):
+            values.pop().replaceAllUsesWith(torch_graph.insertConstant(arguments.pop().default_value))
+        torch_graph.eraseInput(len(list(torch_graph.inputs())) - 1)
+    check_count(specs, [argument.name for argument in arguments])
+    named = []
+    for spec, argument, value in zip(specs, arguments, values, strict=True):
+        if str(argument.type) not in ("Tensor", "Optional[Tensor]"):
+            raise InvalidInputError(f"input {argument.name!r} of the model is a {argument.type}; accepted are tensors")
+        value.setDebugName(spec.name or argument.name)
+        named.append(InputSpec(value.debugName(), spec.shape, spec.dtype))
+    return tuple(named)
