@@ -10,16 +10,7 @@ from qtorch_relay._tvm import PrimFunc, T
 from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan, plan_conv2d
 from qtorch_relay.kernels.requantize import Epilogue, requantize_arguments
 from qtorch_relay.kernels.spec import Conv2dSpec
-from qtorch_relay.kernels.tir import (
-    Buffer,
-    BufferDecl,
-    Expr,
-    load,
-    prim_func,
-    registers,
-    scratch,
-    store,
-)
+from qtorch_relay.kernels.tir import Buffer, BufferDecl, Expr, get, load, prim_func, put, registers, scratch, store
 
 MAX_REDUCTION = 65_793
 """Most products of one output: (2^31 - 1) / (255 * 128), so no accumulator leaves int32."""
@@ -239,21 +230,18 @@ class _Nest:
         out_offsets = [(row * spec.out_w + column) * spec.out_channels for row, column in pixels]
         accumulators = registers(len(pixels) * vectors, "int32x16")
         for j in range(vectors):
-            start = load(self.init, channel + j * isa.LANES, isa.LANES)
+            start = T.bind(load(self.init, channel + j * isa.LANES, isa.LANES))
             for i in range(len(pixels)):
-                store(accumulators, start, i * vectors + j, 1)
+                put(accumulators[i * vectors + j], start)
 
         def dots(run: Expr, run_weights: Expr, offset: Expr) -> None:
+            vector_bytes = isa.LANES * DOT_BYTES
+            s8 = [T.bind(load(self.weight, run_weights + j * vector_bytes, vector_bytes)) for j in range(vectors)]
             for i, in_offset in enumerate(in_offsets):
                 u8 = T.bind(isa.activations(source, run + offset + in_offset))
                 for j in range(vectors):
-                    s8 = load(
-                        self.weight,
-                        run_weights + j * isa.LANES * DOT_BYTES,
-                        isa.LANES * DOT_BYTES,
-                    )
-                    index = i * vectors + j
-                    store(accumulators, isa.dot(accumulators[index], u8, s8), index, 1)
+                    accumulator = accumulators[i * vectors + j]
+                    put(accumulator, isa.dot(get(accumulator), u8, s8[j]))
 
         reduction = plan.reduction
         dot_weights = vectors * isa.LANES * DOT_BYTES
@@ -271,7 +259,7 @@ class _Nest:
                     reduction.last_offset,
                 )
 
-        values = [[accumulators[i * vectors + j] for j in range(vectors)] for i in range(len(pixels))]
+        values = [[get(accumulators[i * vectors + j]) for j in range(vectors)] for i in range(len(pixels))]
         addresses = [out_start + offset for offset in out_offsets]
         self.epilogue.emit(values, channel, self.out, addresses, channels)
 

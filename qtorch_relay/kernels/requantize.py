@@ -103,27 +103,28 @@ class Epilogue:
 
         channel: index of the tile's first lane in the constants.
         """
+        scales = [self._scales(channel + j * self.isa.LANES) for j in range(len(accumulators[0]))]
         values = [
-            [self._round(accumulator, channel + j * self.isa.LANES) for j, accumulator in enumerate(row)]
+            [self._round(accumulator, *scale) for accumulator, scale in zip(row, scales, strict=True)]
             for row in accumulators
         ]
         zero_point = T.Cast("int16", self.codes[1]) if self.kind == "accumulator" else None
         clamp = T.Cast(self.dtype, self.codes[2]), T.Cast(self.dtype, self.codes[3])
         self.isa.store_codes(values, out, addresses, channels, self.dtype, zero_point, clamp)
 
-    def _round(self, accumulator: Expr, lane: Expr) -> Expr:
+    def _scales(self, lane: Expr) -> tuple[Expr, Expr]:
+        """Returns the two constants of one vector of channels."""
+        lanes = self.isa.LANES
+        return T.bind(load(self.scales, lane, lanes)), T.bind(load(self.scales, self.channels + lane, lanes))
+
+    def _round(self, accumulator: Expr, first: Expr, second: Expr) -> Expr:
         """Returns the accumulators of one vector in steps of the output scale, rounded half to even.
 
         Each operation rounds to f32 as written: no fast-math flag is set, so LLVM neither fuses nor reorders them.
         """
         lanes = self.isa.LANES
-        first = load(self.scales, lane, lanes)
-        second = load(self.scales, self.channels + lane, lanes)
         value = T.Cast(f"float32x{lanes}", accumulator)
         if self.kind == "accumulator":
             return self.isa.round_to_s32((value + first) * second)
-        inverse_scale, zero_point = (
-            splat(self.output[0], lanes),
-            splat(self.output[1], lanes),
-        )
+        inverse_scale, zero_point = splat(self.output[0], lanes), splat(self.output[1], lanes)
         return self.isa.round_to_s32((value * first + second) * inverse_scale + zero_point)

@@ -74,6 +74,20 @@ def scratch(size: int, dtype: str) -> Buffer:
     return T.alloc_buffer((size,), dtype, scope="global")
 
 
-def registers(count: int, dtype: str) -> Buffer:
-    """Allocates values to be kept in registers; index with constants only."""
-    return T.alloc_buffer((count,), dtype, scope="local")
+def registers(count: int, dtype: str) -> list[Buffer]:
+    """Allocates variables to be kept in registers, one buffer each.
+
+    TVM puts only allocations of scope "global" under 1024 bytes on the stack, where LLVM turns them into registers;
+    others are calls to its memory pool, and LLVM may have to keep the memory up to date.
+    """
+    return [T.alloc_buffer((1,), dtype, scope="global") for _ in range(count)]
+
+
+def get(variable: Buffer) -> Expr:
+    """Returns the value of a register variable."""
+    return variable[0]
+
+
+def put(variable: Buffer, value: Expr) -> None:
+    """Sets a register variable."""
+    T.buffer_store(variable, value, [0])

@@ -74,12 +74,16 @@ def _narrow_to_s16(low: Expr, high: Expr, zero_point: Expr | None) -> Expr:
     return intrinsic("int16x32", "llvm.sadd.sat", narrow, splat(zero_point, 32))
 
 
-def _narrow_to_codes(low: Expr, high: Expr, dtype: CodeDtype, clamp: tuple[Expr, Expr]) -> Expr:
-    """Returns both as codes, saturated to the dtype, then clamped."""
+def _narrow_to_codes(low: Expr, high: Expr, group: int, dtype: CodeDtype, clamp: tuple[Expr, Expr]) -> Expr:
+    """Returns both as codes, saturated to the dtype and clamped, the 16 * group channels of a pixel side by side."""
     name = "llvm.x86.avx512.packuswb.512" if dtype == "uint8" else "llvm.x86.avx512.packsswb.512"
     codes = intrinsic("int8x64", name, low, high)
     if dtype == "uint8":
         codes = T.reinterpret("uint8x64", codes)
+    if group < 4:
+        # the clamp stands between this permutation and the stores, or LLVM would permute for every store
+        size = 4 * group
+        codes = pick(codes, [q * 16 + p * size + b for p in range(4 // group) for q in range(4) for b in range(size)])
     return T.bind(T.min(T.max(codes, splat(clamp[0], 64)), splat(clamp[1], 64)))
 
 
@@ -109,15 +113,10 @@ def store_codes(
             rows = [values[pixels[min(i, len(pixels) - 1)]] for i in range(pixels_at_once)]
             vectors = [row[first_vector + member] for row in rows for member in range(group)]
             halves = [_narrow_to_s16(vectors[i], vectors[i + 1], zero_point) for i in (0, 2)]
-            codes = _narrow_to_codes(halves[0], halves[1], dtype, clamp)
-            bytes_per_quarter = 4 * group
+            codes = _narrow_to_codes(halves[0], halves[1], group, dtype, clamp)
             for i, pixel in enumerate(pixels):
-                lanes = [
-                    quarter * 16 + i * bytes_per_quarter + byte
-                    for quarter in range(4)
-                    for byte in range(bytes_per_quarter)
-                ]
-                _store_bytes(out, codes, lanes[:count], addresses[pixel] + first_channel)
+                first_lane = i * group * LANES
+                _store_bytes(out, codes, range(first_lane, first_lane + count), addresses[pixel] + first_channel)
         first_vector += group
         first_channel += group * LANES
 
