@@ -9,6 +9,7 @@ from tvm import relax
 from tvm.ir import Call, GenericConst, Op, make_node
 from tvm.ir.op import _ffi_api as _op_ffi
 from tvm.ir.op import register_op_attr
+from tvm.relax.expr_functor import mutator
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
@@ -24,6 +25,7 @@ __all__ = [
     "define_relax_op",
     "dict_attrs",
     "is_constant",
+    "mutator",
     "relax",
     "tvm",
 ]
@@ -40,7 +42,6 @@ def define_relax_op(name: str, doc: str, argument_names: tuple[str, ...], infer_
     op = Op.get(name)
     for argument in argument_names:
         op.add_argument(argument, "Tensor", argument)
-    op.set_num_inputs(len(argument_names))
     register_op_attr(name, "FInferType", infer_type)
     register_op_attr(name, "FPurity", True)
     return op

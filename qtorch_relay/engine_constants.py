@@ -1,0 +1,146 @@
+"""The float32 constants that PyTorch's engines make from scales and biases, in their order of operations.
+
+The engines agree on the mathematics and differ in rounding: which factors are multiplied first, which are divided by and which
+are multiplied by a reciprocal, and where a fused multiply-add is used. These functions reproduce the constants to the bit;
+numerics.py has the formulas that use them. PyTorch holds scales as float64 and converts some to float32 before it divides, some
+after. Sources are PyTorch 2.13, FBGEMM and oneDNN 3.12, named at each function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qtorch_relay.errors import EngineError
+from qtorch_relay.qparams import PerChannel, PerTensor
+
+F32 = np.float32
+Vector = npt.NDArray[np.float32]
+
+ENGINES = ("fbgemm", "onednn", "x86", "qnnpack")
+
+
+@dataclass(frozen=True, eq=False)
+class AccumulatorFactors:
+    """clamp(rne(fma(addend, addend_factor, float(acc + integer_bias)) * multiplier) + zero_point): fbgemm, qnnpack."""
+
+    addend: Vector
+    addend_factor: Vector
+    multiplier: Vector
+    integer_bias: npt.NDArray[np.int32] | None
+
+    def operands(self) -> dict[str, Vector]:
+        """The operands of qnn.requantize with arithmetic "accumulator"."""
+        return {"addend": self.addend, "addend_factor": self.addend_factor, "multiplier": self.multiplier}
+
+
+@dataclass(frozen=True, eq=False)
+class RealFactors:
+    """clamp(rne((float(acc) * input_factor * kernel_factor + addend) * output_factor + zero_point)): onednn."""
+
+    input_factor: Vector
+    kernel_factor: Vector
+    addend: Vector
+    output_factor: Vector
+
+    def operands(self) -> dict[str, Vector]:
+        """The operands of qnn.requantize with arithmetic "real"."""
+        return {
+            "input_factor": self.input_factor,
+            "kernel_factor": self.kernel_factor,
+            "addend": self.addend,
+            "output_factor": self.output_factor,
+        }
+
+
+def requantize_factors(
+    engine: str,
+    kind: str,
+    input_scale: float,
+    weight_scales: Any,
+    output_scale: float,
+    bias: Vector | None,
+    channels: int,
+) -> AccumulatorFactors | RealFactors:
+    """Returns an engine's constants for a convolution (kind "conv") or a linear layer (kind "linear").
+
+    weight_scales: float64, 0-dimensional for per-tensor weights, [channels] for per-channel ones. bias: [channels] or None.
+    Raises: EngineError for an engine without requantization of its own ("x86" is resolved by resolve_x86 before).
+    """
+    weight = np.atleast_1d(np.asarray(weight_scales, np.float64))
+    per_channel = np.ndim(weight_scales) == 1
+    addend = np.zeros(channels, F32) if bias is None else bias.astype(F32)
+    if engine == "fbgemm":
+        return _fbgemm(input_scale, weight, output_scale, addend, per_channel)
+    if engine == "onednn":
+        return _onednn(kind, input_scale, weight, output_scale, addend, per_channel)
+    if engine == "qnnpack":
+        return _qnnpack(input_scale, weight, output_scale, None if bias is None else addend, channels)
+    raise EngineError(f"engine '{engine}' has no requantization; accepted are fbgemm, onednn, qnnpack")
+
+
+def _fbgemm(
+    input_scale: float, weight: npt.NDArray[np.float64], output_scale: float, bias: Vector, per_channel: bool
+) -> AccumulatorFactors:
+    """Per channel: bias / aw is divided; per tensor: bias * (1 / aw) is fused into the addition by FBGEMM's compiler.
+
+    Source: FBGEMM src/QuantUtilsAvx2.cc requantizeOutputProcessingAvx2; PyTorch quantized/cpu/qconv.cpp
+    (act_times_w_scale, output_multiplier_float).
+    """
+    accumulator_scale = F32(input_scale) * weight.astype(F32)
+    multiplier = accumulator_scale / F32(output_scale)
+    if per_channel:
+        return AccumulatorFactors(bias / accumulator_scale, np.ones(1, F32), multiplier, None)
+    return AccumulatorFactors(bias, F32(1) / accumulator_scale, multiplier, None)
+
+
+def _onednn(
+    kind: str,
+    input_scale: float,
+    weight: npt.NDArray[np.float64],
+    output_scale: float,
+    bias: Vector,
+    per_channel: bool,
+) -> RealFactors:
+    """Scales pass through reciprocals on the way to oneDNN: 1 / scale in float64, rounded, inverted again in float32.
+
+    Source: PyTorch quantized/cpu/qconv.cpp, qlinear.cpp, qlinear_prepack.cpp; ideep conv.hpp, matmul.hpp.
+    """
+    if kind == "conv":
+        kernel_factor = weight.astype(F32)
+    elif per_channel:
+        kernel_factor = F32(1) / (F32(1) / weight.astype(F32))
+    else:
+        kernel_factor = F32(1) / (1 / weight).astype(F32)
+    return RealFactors(
+        np.atleast_1d(F32(1) / F32(1 / input_scale)),
+        kernel_factor,
+        bias,
+        np.atleast_1d(F32(1) / (F32(1) / F32(1 / output_scale))),
+    )
+
+
+def _qnnpack(
+    input_scale: float, weight: npt.NDArray[np.float64], output_scale: float, bias: Vector | None, channels: int
+) -> AccumulatorFactors:
+    """The bias becomes int32 codes of scale input * weight; the multiplier uses the reciprocal of the output scale.
+
+    Source: PyTorch quantized/cpu/QnnpackUtils.h generate_requantization_scales, QuantUtils.h QuantizeBias.
+    """
+    multiplier = (weight.astype(F32) * F32(input_scale)) * (F32(1) / F32(output_scale))
+    integer_bias = None
+    if bias is not None:
+        reciprocal = F32(1) / (input_scale * weight).astype(F32)
+        rounded = np.rint(bias * reciprocal).astype(np.float64)
+        integer_bias = np.broadcast_to(np.clip(rounded, -(2.0**31), 2.0**31 - 1).astype(np.int32), (channels,))
+    zeros = np.zeros(channels, F32)
+    return AccumulatorFactors(zeros, np.ones(1, F32), multiplier, integer_bias)
+
+
+def resolve_x86(kind: str, weight: PerTensor | PerChannel, groups: int = 1) -> str:
+    """Returns the engine that "x86" hands a layer to when its parameters are packed."""
+    symmetric = not np.any(weight.zero_point if isinstance(weight, PerTensor) else weight.zero_points)
+    return "onednn" if kind == "conv" and symmetric and groups <= 100 else "fbgemm"

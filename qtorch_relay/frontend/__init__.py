@@ -1,0 +1,1 @@
+"""Op converters: the neutral graph becomes a module of qnn and relax ops."""

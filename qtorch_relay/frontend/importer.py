@@ -1,0 +1,195 @@
+"""Graph -> IRModule of qnn and relax ops."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qtorch_relay._tvm import relax
+from qtorch_relay.capture.graph import Block, Graph, Node
+from qtorch_relay.errors import UnsupportedOpError
+from qtorch_relay.frontend import ops as _ops  # noqa: F401  (fills the registry)
+from qtorch_relay.frontend.context import ImportContext, describe, location
+from qtorch_relay.frontend.registry import find_converter
+from qtorch_relay.frontend.values import QuantizedValue, TensorValue
+from qtorch_relay.qparams import PerTensor
+
+OUTPUT_ATTRIBUTE = "qtorch_relay.output"
+ENGINE_ATTRIBUTE = "qtorch_relay.engine"
+
+
+@dataclass(frozen=True)
+class ImportedLayer:
+    """One value of the graph as the module returns it when all layers are asked for.
+
+    index: its place among main's outputs; op, scope and source say where it came from.
+    """
+
+    name: str
+    index: int
+    op: str
+    scope: str
+    source: str
+    qparams: PerTensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class ImportedModule:
+    """What an import yields: the module, its parameters, and its layers if all were asked for."""
+
+    mod: Any
+    params: dict[str, np.ndarray[Any, Any]]
+    layers: tuple[ImportedLayer, ...]
+
+
+def import_graph(graph: Graph, *, all_layers: bool = False) -> ImportedModule:
+    """Returns the module whose main takes the graph's inputs, then the weights.
+
+    all_layers: main returns every tensor of the graph, one per layer, instead of the model's outputs alone.
+    Raises: UnsupportedOpError naming every op without a converter, with its source line.
+    """
+    _refuse_unsupported(graph)
+    builder = relax.BlockBuilder()
+    context = ImportContext(builder, graph.engine)
+    inputs = []
+    for graph_input in graph.inputs:
+        var = relax.Var(graph_input.value.name, relax.TensorType(graph_input.shape, graph_input.dtype))
+        inputs.append(var)
+        context.bind(graph_input.value, TensorValue(var))
+    collected: list[tuple[Node, str, QuantizedValue | TensorValue]] = []
+    with builder.function("main"):
+        with builder.dataflow():
+            _convert_nodes(context, graph.nodes, collected)
+            leaves: list[QuantizedValue | TensorValue] = []
+            result = [value for _, _, value in collected] if all_layers else context.resolve(graph.output)
+            structure = _flatten(result, leaves)
+            exprs = [leaf.expr for leaf in leaves]
+            output = builder.emit_output(exprs[0] if structure == 0 else relax.Tuple(exprs))
+        builder.emit_func_output(output, params=[*inputs, *context.param_vars])
+    mod = builder.finalize()
+    main = mod["main"].with_attr("num_input", len(inputs))
+    mod.update_func(mod.get_global_var("main"), main)
+    interface = {"structure": structure, "qparams": [_qparams_spec(leaf) for leaf in leaves]}
+    mod = mod.with_attr(OUTPUT_ATTRIBUTE, json.dumps(interface)).with_attr(ENGINE_ATTRIBUTE, graph.engine)
+    layers = tuple(
+        ImportedLayer(name, i, node.op, node.scope, node.source, getattr(value, "qparams", None))
+        for i, (node, name, value) in enumerate(collected)
+    )
+    return ImportedModule(mod, context.params, layers if all_layers else ())
+
+
+def _refuse_unsupported(graph: Graph) -> None:
+    missing: dict[str, list[str]] = {}
+    for node in graph.walk():
+        if node.name not in STRUCTURAL and find_converter(node) is None:
+            missing.setdefault(node.op, []).append(location(node))
+    if not missing:
+        return
+    lines = []
+    for op, places in sorted(missing.items()):
+        known = [place for place in dict.fromkeys(places) if place]
+        shown = ";".join(known[:3]) + (f" and {len(known) - 3} more places" if len(known) > 3 else "")
+        lines.append(f"  {op} ({len(places)} times){shown}")
+    raise UnsupportedOpError(
+        "the model has ops that cannot be imported:\n"
+        + "\n".join(lines)
+        + "\n`qtorch-relay ops` lists what can; keep such parts in PyTorch, outside the imported module."
+    )
+
+
+def _convert_nodes(
+    context: ImportContext,
+    nodes: Sequence[Node],
+    collected: list[tuple[Node, str, QuantizedValue | TensorValue]],
+) -> None:
+    for node in nodes:
+        results = _convert_structural(context, node, collected)
+        if results is None:
+            found = find_converter(node)
+            if found is None:
+                raise AssertionError(f"{node.op} passed the check for unsupported ops")
+            result = found.convert(context, node)
+            results = list(result) if len(node.outputs) > 1 else [result]
+        for value, meaning in zip(node.outputs, results, strict=True):
+            context.bind(value, meaning)
+            if isinstance(meaning, QuantizedValue | TensorValue):
+                collected.append((node, value.name, meaning))
+
+
+# ---- prim ops: the skeleton of TorchScript around the tensor ops
+
+STRUCTURAL = {
+    "prim::ListConstruct",
+    "prim::TupleConstruct",
+    "prim::DictConstruct",
+    "prim::ListUnpack",
+    "prim::TupleUnpack",
+    "prim::TupleIndex",
+    "prim::If",
+}
+
+
+def _convert_structural(context: ImportContext, node: Node, collected: Any) -> list[Any] | None:
+    """Returns the results of a prim op that only builds, takes apart or chooses; None for any other op."""
+    if node.name not in STRUCTURAL:
+        return None
+    if node.name == "prim::If":
+        return _convert_if(context, node, collected)
+    arguments = context.arguments(node)
+    if node.name == "prim::ListConstruct":
+        return [arguments]
+    if node.name == "prim::TupleConstruct":
+        return [tuple(arguments)]
+    if node.name == "prim::DictConstruct":
+        return [dict(zip(arguments[::2], arguments[1::2], strict=True))]
+    if node.name == "prim::TupleIndex":
+        return [arguments[0][arguments[1]]]
+    return list(arguments[0])
+
+
+def _convert_if(context: ImportContext, node: Node, collected: Any) -> list[Any]:
+    condition = context.resolve(next(iter(node.args.values())))
+    if isinstance(condition, np.ndarray) and condition.size == 1:
+        condition = bool(condition.reshape(-1)[0])
+    if not isinstance(condition, bool | int):
+        raise context.unsupported(
+            node, f"the branch depends on {describe(condition)}, which is known only at run time; trace the model instead"
+        )
+    block: Block = node.blocks[0] if condition else node.blocks[1]
+    _convert_nodes(context, block.nodes, collected)
+    return [context.resolve(operand) for operand in block.outputs]
+
+
+# ---- outputs
+
+
+def _flatten(value: Any, leaves: list[QuantizedValue | TensorValue]) -> Any:
+    """Appends the tensors of a nested output to leaves and returns how they nest (runtime.specs.Structure)."""
+    if isinstance(value, QuantizedValue | TensorValue):
+        leaves.append(value)
+        return len(leaves) - 1
+    if isinstance(value, list | tuple):
+        return {"list" if isinstance(value, list) else "tuple": [_flatten(item, leaves) for item in value]}
+    if isinstance(value, dict):
+        return {"dict": [[key, _flatten(item, leaves)] for key, item in value.items()]}
+    if value is None:
+        return None
+    raise UnsupportedOpError(f"the model returns {describe(value)}; tensors, and tuples, lists and dicts of them, can be returned")
+
+
+def _qparams_spec(value: QuantizedValue | TensorValue) -> dict[str, Any] | None:
+    if isinstance(value, TensorValue):
+        return None
+    return {"scale": value.qparams.scale, "zero_point": value.qparams.zero_point, "dtype": value.qparams.dtype}
+
+
+def output_interface(mod: Any) -> tuple[Any, list[PerTensor | None]]:
+    """Returns how a module's outputs nest and their quantization parameters, as import_graph wrote them down."""
+    if OUTPUT_ATTRIBUTE not in mod.attrs:
+        return None, []
+    written = json.loads(str(mod.attrs[OUTPUT_ATTRIBUTE]))
+    return written["structure"], [None if q is None else PerTensor(**q) for q in written["qparams"]]

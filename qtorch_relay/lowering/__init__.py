@@ -1,0 +1,1 @@
+"""QNN modules for the int8 kernels: channels-last layout, fused kernel calls, lifted constants."""

@@ -1,0 +1,136 @@
+"""Finds what one kernel can do at once: an int32 product, its bias, its requantization and a clamp of the codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qtorch_relay._tvm import constant_array, is_constant
+from qtorch_relay.kernels import AccumulatorRequantize, RealRequantize
+from qtorch_relay.lowering.rebuild import op_name
+from qtorch_relay.qnn.op_def import Operands
+from qtorch_relay.qparams import code_range
+
+
+class Program:
+    """The bindings of main with their users, to follow a value to the only op that reads it."""
+
+    def __init__(self, bindings: list[Any], users: dict[Any, list[Any]]) -> None:
+        self.bindings = bindings
+        self._users = users
+        self._value = {binding.var: binding.value for binding in bindings}
+
+    def only_user(self, var: Any) -> Any | None:
+        """Returns the binding that alone reads a variable, None if there is another reader or none."""
+        users = self._users.get(var, [])
+        return users[0] if len(users) == 1 else None
+
+    def definition(self, var: Any) -> Any | None:
+        """Returns the expression bound to a variable, None for a parameter."""
+        return self._value.get(var)
+
+
+@dataclass(frozen=True)
+class Clamp:
+    """Codes clamped to [low, high] by a maximum with a constant after the op; result is the last binding."""
+
+    low: int
+    high: int
+    result: Any
+    inner: tuple[Any, ...]
+
+
+def follow_clamp(program: Program, binding: Any, dtype: str) -> Clamp:
+    """Returns the clamp that follows a binding of codes; the dtype's whole range if none does."""
+    low, high = code_range(dtype)
+    user = program.only_user(binding.var)
+    if user is not None and op_name(user.value) == "relax.maximum":
+        bound = user.value.args[1]
+        if is_constant(bound) and constant_array(bound).size == 1:
+            return Clamp(max(low, int(constant_array(bound).reshape(-1)[0])), high, user, (binding,))
+    return Clamp(low, high, binding, ())
+
+
+@dataclass(frozen=True)
+class Requantized:
+    """A conv2d or dense with everything up to its codes.
+
+    bias_s32: added to the accumulator, or None. result: the binding whose value the kernel gives. inner: the bindings that
+    vanish into it.
+    """
+
+    operands: Operands
+    bias_s32: npt.NDArray[np.int32] | None
+    params: AccumulatorRequantize | RealRequantize
+    out_dtype: str
+    result: Any
+    inner: tuple[Any, ...]
+
+
+def match_requantized(program: Program, binding: Any) -> Requantized | str:
+    """Returns what follows a qnn.conv2d or qnn.dense, or the reason why no kernel can take it."""
+    operands = Operands(binding.value)
+    weight = operands["kernel" if "kernel" in operands.op.operands else "weight"]
+    if not is_constant(weight):
+        return "its weights are not constant"
+    if operands.dtype("kernel" if "kernel" in operands.op.operands else "weight") != "int8":
+        return "its weights are uint8; kernels take int8"
+    if operands.constant("kernel_zero_point").any():
+        return "its weights have a zero point other than 0"
+    inner = [binding]
+    user = program.only_user(binding.var)
+    bias_s32 = None
+    if user is not None and op_name(user.value) == "relax.add" and is_constant(user.value.args[1]):
+        bias_s32 = constant_array(user.value.args[1]).reshape(-1).astype(np.int32)
+        inner.append(user)
+        user = program.only_user(user.var)
+    if user is None or op_name(user.value) != "qnn.requantize":
+        return "its int32 sums are used as they are"
+    requantize = Operands(user.value)
+    reason = _why_not_requantize(requantize)
+    if reason is not None:
+        return reason
+    clamp = follow_clamp(program, user, requantize.attrs["out_dtype"])
+    channels = operands.shape("kernel" if "kernel" in operands.op.operands else "weight")[0]
+    params = _requantize_params(requantize, channels, clamp)
+    if clamp.inner:
+        inner.append(user)
+    return Requantized(operands, bias_s32, params, requantize.attrs["out_dtype"], clamp.result, tuple(inner))
+
+
+def _why_not_requantize(requantize: Operands) -> str | None:
+    attrs = requantize.attrs
+    if attrs["arithmetic"] not in ("accumulator", "real"):
+        return f"it is requantized with arithmetic {attrs['arithmetic']}; kernels do accumulator and real"
+    if requantize.constant("input_zero_point").any():
+        return "its sums have a zero point"
+    if not is_constant(requantize["addend"]):
+        return "its bias is not constant"
+    if attrs["axis"] % len(requantize.shape("data")) != len(requantize.shape("data")) - 1:
+        return "its channels do not lie together in memory"
+    return None
+
+
+def _requantize_params(requantize: Operands, channels: int, clamp: Clamp) -> AccumulatorRequantize | RealRequantize:
+    """Returns the kernel's constants, one per channel."""
+    zero_point = int(requantize.scalar("output_zero_point"))
+
+    def vector(name: str) -> npt.NDArray[np.float32]:
+        return np.ascontiguousarray(np.broadcast_to(requantize.constant(name).astype(np.float32), (channels,)))
+
+    if requantize.attrs["arithmetic"] == "accumulator":
+        return AccumulatorRequantize(
+            vector("addend"), vector("multiplier"), zero_point, clamp.low, clamp.high
+        )
+    return RealRequantize(
+        float(requantize.scalar("input_factor")),
+        vector("kernel_factor"),
+        vector("addend"),
+        float(requantize.scalar("output_factor")),
+        zero_point,
+        clamp.low,
+        clamp.high,
+    )

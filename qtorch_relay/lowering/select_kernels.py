@@ -1,0 +1,183 @@
+"""SelectKernels: each op that a row of the kernel table takes becomes one call of that kernel, its constants packed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from qtorch_relay._tvm import Call, constant_array, relax
+from qtorch_relay.kernels import AccumulatorRequantize, Conv2dSpec, DenseSpec, NoKernelError, select
+from qtorch_relay.lowering.match import Program, match_requantized
+from qtorch_relay.lowering.rebuild import bindings_of, op_name, rebuild_main, users_of
+from qtorch_relay.qnn.op_def import static_shape
+
+OPAQUE = 8  # TVM's kOpaque operator pattern: no generic pass fuses into or rewrites a kernel
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """One kernel in place of some bindings.
+
+    spec selects the kernel; inputs are expressions of the old function; pack_arguments go to the kernel's pack after the spec.
+    result: the binding whose variable the kernel's output replaces. inner: bindings that are no longer computed.
+    """
+
+    spec: Any
+    inputs: tuple[Any, ...]
+    pack_arguments: tuple[Any, ...]
+    result: Any
+    inner: tuple[Any, ...]
+
+
+@dataclass
+class SelectionReport:
+    """What was selected: how many calls of each kernel, and for each op left to generic code the reason."""
+
+    kernels: Counter[str] = field(default_factory=Counter)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+
+Matcher = Callable[[Program, Any], KernelCall | str | None]
+
+
+def select_kernels(mod: Any, isa: str) -> tuple[Any, SelectionReport]:
+    """Returns mod with kernel calls for an ISA in place of the ops they do, and a report of what became what.
+
+    Before: c = qnn.conv2d(x, w, ...); r = qnn.requantize(c, ..., bias); y = R.maximum(r, 3)
+    After:  y = R.call_tir(conv2d_..., (x, packed w, init, scales, codes))
+    """
+    report = SelectionReport()
+    selected = rebuild_main(mod, lambda builder, main: _Emitter(builder, isa, report).emit(main))
+    return selected, report
+
+
+class _Emitter:
+    def __init__(self, builder: Any, isa: str, report: SelectionReport) -> None:
+        self.builder = builder
+        self.isa = isa
+        self.report = report
+        self.functions: dict[Any, Any] = {}
+        self.new: dict[Any, Any] = {}
+
+    def emit(self, main: Any) -> Any:
+        """Emits every binding of main, kernels in place of what they replace, and returns main's result."""
+        program = Program(bindings_of(main), users_of(main))
+        calls = self._plan(program)
+        skipped = {binding.var for call in calls.values() for binding in call.inner}
+        for binding in program.bindings:
+            if binding.var in skipped:
+                continue
+            call = calls.get(binding.var)
+            expr = self._renew(binding.value) if call is None else self._kernel_call(call)
+            self.new[binding.var] = self.builder.emit(expr, binding.var.name)
+        return self._renew(main.body.body)
+
+    def _plan(self, program: Program) -> dict[Any, KernelCall]:
+        """Returns the kernel calls by the variable they define."""
+        calls: dict[Any, KernelCall] = {}
+        taken: set[Any] = set()
+        for binding in program.bindings:
+            matcher = MATCHERS.get(op_name(binding.value))
+            if matcher is None or binding.var in taken:
+                continue
+            call = matcher(program, binding)
+            if isinstance(call, KernelCall):
+                call = self._selectable(call)
+            if isinstance(call, str):
+                self.report.refused.append((str(binding.var.name), call))
+            elif call is not None:
+                calls[call.result.var] = call
+                taken.update(inner.var for inner in call.inner)
+        return calls
+
+    def _selectable(self, call: KernelCall) -> KernelCall | str:
+        try:
+            self.report.kernels[select(self.isa, call.spec).name] += 1
+        except NoKernelError as error:
+            return str(error)
+        return call
+
+    def _kernel_call(self, call: KernelCall) -> Any:
+        kernel = select(self.isa, call.spec)
+        if call.spec not in self.functions:
+            function = kernel.build(call.spec).with_attr("op_pattern", OPAQUE)
+            self.functions[call.spec] = self.builder.add_func(function, kernel.name)
+        constants = [relax.const(array, str(array.dtype)) for array in kernel.pack(call.spec, *call.pack_arguments)]
+        inputs = [self._renew(value) for value in call.inputs]
+        out_type = relax.TensorType(call.spec.out_shape, call.spec.out_dtype)
+        expr = relax.call_tir(self.functions[call.spec], [*inputs, *constants], out_type)
+        declared = static_shape(call.result.var)
+        return expr if declared == tuple(call.spec.out_shape) else relax.op.reshape(self.builder.emit(expr), declared)
+
+    def _renew(self, expr: Any) -> Any:
+        """Returns an old expression with the new variables."""
+        if isinstance(expr, relax.Var):
+            return self.new.get(expr, expr)
+        if isinstance(expr, relax.Tuple):
+            return relax.Tuple([self._renew(item) for item in expr.fields])
+        if isinstance(expr, relax.TupleGetItem):
+            return relax.TupleGetItem(self._renew(expr.tuple_value), expr.index)
+        if isinstance(expr, Call):
+            return Call(expr.op, [self._renew(argument) for argument in expr.args], expr.attrs, expr.ty_args)
+        return expr
+
+
+# ---- matchers: (program, binding) -> the kernel call, a reason why not, or None if nothing is to be said
+
+
+def _conv2d(program: Program, binding: Any) -> KernelCall | str | None:
+    found = match_requantized(program, binding)
+    if isinstance(found, str):
+        return found
+    operands = found.operands
+    attrs = operands.attrs
+    if attrs["data_layout"] != "NHWC":
+        return "its channels do not lie together in memory"
+    batch, height, width, channels = operands.shape("data")
+    weight = constant_array(operands["kernel"])
+    spec = Conv2dSpec(
+        batch,
+        height,
+        width,
+        channels,
+        weight.shape[0],
+        weight.shape[2],
+        weight.shape[3],
+        attrs["strides"],
+        attrs["padding"],
+        attrs["dilation"],
+        attrs["groups"],
+        operands.dtype("data"),
+        found.out_dtype,
+        _kind(found.params),
+    )
+    packed = (weight, int(operands.scalar("input_zero_point")), found.params, found.bias_s32)
+    return KernelCall(spec, (operands["data"],), packed, found.result, found.inner)
+
+
+def _dense(program: Program, binding: Any) -> KernelCall | str | None:
+    found = match_requantized(program, binding)
+    if isinstance(found, str):
+        return found
+    operands = found.operands
+    shape = operands.shape("data")
+    if len(shape) != 2:
+        return f"its data has {len(shape)} dimensions; kernels take 2"
+    weight = constant_array(operands["weight"])
+    spec = DenseSpec(
+        shape[0], shape[1], weight.shape[0], operands.dtype("data"), found.out_dtype, _kind(found.params)
+    )
+    packed = (weight, int(operands.scalar("input_zero_point")), found.params, found.bias_s32)
+    return KernelCall(spec, (operands["data"],), packed, found.result, found.inner)
+
+
+def _kind(params: Any) -> str:
+    return "accumulator" if isinstance(params, AccumulatorRequantize) else "real"
+
+
+MATCHERS: dict[str, Matcher] = {
+    "qnn.conv2d": _conv2d,
+    "qnn.dense": _dense,
+}

@@ -1,0 +1,150 @@
+"""qnn.conv2d: the exact int32 sum of (data - input_zero_point) * (kernel - kernel_zero_point)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qtorch_relay.errors import VerifyError
+from qtorch_relay.qnn.op_def import (
+    CODES_8BIT,
+    Expr,
+    Operands,
+    as_scale,
+    as_zero_point,
+    check_choice,
+    check_dtype,
+    check_scale,
+    check_zero_point,
+    define_op,
+    tensor_type,
+)
+
+_DATA_LAYOUTS = {"NCHW": (0, 1, 2, 3), "NHWC": (0, 3, 1, 2)}
+_KERNEL_LAYOUTS = {"OIHW": (0, 1, 2, 3), "OHWI": (0, 3, 1, 2), "HWIO": (3, 2, 0, 1)}
+
+
+def four_paddings(padding: Sequence[int]) -> tuple[int, int, int, int]:
+    """Returns (top, left, bottom, right) from Relay's padding of one, two or four numbers."""
+    if len(padding) == 1:
+        return (padding[0],) * 4
+    if len(padding) == 2:
+        return (padding[0], padding[1], padding[0], padding[1])
+    top, left, bottom, right = padding
+    return (top, left, bottom, right)
+
+
+def canonical_dims(shape: Sequence[int], layout: str) -> tuple[int, int, int, int]:
+    """Returns a shape reordered to NCHW or OIHW."""
+    order = (_DATA_LAYOUTS | _KERNEL_LAYOUTS)[layout]
+    a, b, c, d = (int(shape[axis]) for axis in order)
+    return (a, b, c, d)
+
+
+def conv_output_extent(extent: int, kernel: int, stride: int, pad_sum: int, dilation: int) -> int:
+    """Returns floor((extent + pad_sum - dilation * (kernel - 1) - 1) / stride) + 1."""
+    return (extent + pad_sum - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _conv2d_type(operands: Operands) -> Any:
+    attrs = operands.attrs
+    batch, _, height, width = canonical_dims(operands.shape("data"), attrs["data_layout"])
+    out_channels, _, kernel_h, kernel_w = canonical_dims(operands.shape("kernel"), attrs["kernel_layout"])
+    top, left, bottom, right = attrs["padding"]
+    (stride_h, stride_w), (dilation_h, dilation_w) = attrs["strides"], attrs["dilation"]
+    out_h = conv_output_extent(height, kernel_h, stride_h, top + bottom, dilation_h)
+    out_w = conv_output_extent(width, kernel_w, stride_w, left + right, dilation_w)
+    nchw = (batch, out_channels, out_h, out_w)
+    shape = nchw if attrs["data_layout"] == "NCHW" else (batch, out_h, out_w, out_channels)
+    return tensor_type(shape, attrs["out_dtype"])
+
+
+def _check_conv2d(operands: Operands) -> None:
+    attrs = operands.attrs
+    check_choice(operands, "data_layout", tuple(_DATA_LAYOUTS))
+    check_choice(operands, "kernel_layout", tuple(_KERNEL_LAYOUTS))
+    check_choice(operands, "out_dtype", ("int32",))
+    check_dtype(operands, "data", CODES_8BIT)
+    check_dtype(operands, "kernel", CODES_8BIT)
+    _, in_channels, _, _ = canonical_dims(operands.shape("data"), attrs["data_layout"])
+    out_channels, group_channels, *_ = canonical_dims(operands.shape("kernel"), attrs["kernel_layout"])
+    groups = attrs["groups"]
+    if groups < 1 or out_channels % groups or group_channels * groups != in_channels:
+        raise VerifyError(
+            f"qnn.conv2d: {in_channels} input channels, a kernel for {group_channels} and {out_channels} output channels "
+            f"do not go together with {groups} groups"
+        )
+    if min(_conv2d_type(operands).shape.values) < 1:
+        raise VerifyError(f"qnn.conv2d: the output of {operands.shape('data')} would be empty")
+    check_scale(operands, "input_scale")
+    check_zero_point(operands, "input_zero_point", operands.dtype("data"))
+    check_scale(operands, "kernel_scale", out_channels)
+    check_zero_point(operands, "kernel_zero_point", operands.dtype("kernel"), out_channels)
+
+
+_CONV2D = define_op(
+    "qnn.conv2d",
+    ("data", "kernel", "input_zero_point", "kernel_zero_point", "input_scale", "kernel_scale"),
+    (
+        "kernel_size",
+        "channels",
+        "strides",
+        "padding",
+        "dilation",
+        "groups",
+        "data_layout",
+        "kernel_layout",
+        "out_layout",
+        "out_dtype",
+    ),
+    _conv2d_type,
+    _check_conv2d,
+    "the exact int32 convolution of codes less their zero points",
+)
+
+
+def conv2d(
+    data: Expr,
+    kernel: Expr,
+    input_zero_point: Any,
+    kernel_zero_point: Any,
+    input_scale: Any,
+    kernel_scale: Any,
+    kernel_size: tuple[int, int],
+    channels: int,
+    strides: tuple[int, int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+    data_layout: str = "NCHW",
+    kernel_layout: str = "OIHW",
+    out_layout: str = "",
+    out_dtype: str = "int32",
+) -> Expr:
+    """qnn.conv2d: sum of (data - input_zero_point) * (kernel - kernel_zero_point) in int32, of scale input * kernel.
+
+    Padding holds input_zero_point, the code of 0.0. kernel_scale and kernel_zero_point: one number or one per output
+    channel.
+    """
+    return _CONV2D(
+        {
+            "data": data,
+            "kernel": kernel,
+            "input_zero_point": as_zero_point(input_zero_point),
+            "kernel_zero_point": as_zero_point(kernel_zero_point),
+            "input_scale": as_scale(input_scale),
+            "kernel_scale": as_scale(kernel_scale),
+        },
+        {
+            "kernel_size": tuple(kernel_size),
+            "channels": channels,
+            "strides": tuple(strides),
+            "padding": four_paddings(padding),
+            "dilation": tuple(dilation),
+            "groups": groups,
+            "data_layout": data_layout,
+            "kernel_layout": kernel_layout,
+            "out_layout": out_layout,
+            "out_dtype": out_dtype,
+        },
+    )

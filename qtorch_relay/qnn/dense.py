@@ -1,0 +1,78 @@
+"""qnn.dense: the exact int32 product of codes less their zero points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtorch_relay.errors import VerifyError
+from qtorch_relay.qnn.op_def import (
+    CODES_8BIT,
+    Expr,
+    Operands,
+    as_scale,
+    as_zero_point,
+    check_choice,
+    check_dtype,
+    check_scale,
+    check_zero_point,
+    define_op,
+    tensor_type,
+)
+
+
+def _dense_type(operands: Operands) -> Any:
+    return tensor_type((*operands.shape("data")[:-1], operands.shape("weight")[0]), operands.attrs["out_dtype"])
+
+
+def _check_dense(operands: Operands) -> None:
+    check_dtype(operands, "data", CODES_8BIT)
+    check_dtype(operands, "weight", CODES_8BIT)
+    check_choice(operands, "out_dtype", ("int32",))
+    units, features = operands.shape("weight")
+    if operands.shape("data")[-1] != features:
+        raise VerifyError(
+            f"qnn.dense: data {operands.shape('data')} must end in the weight's {features} input features"
+        )
+    if operands.attrs["units"] != units:
+        raise VerifyError(f"qnn.dense: units is {operands.attrs['units']}, the weight has {units} rows")
+    check_scale(operands, "input_scale")
+    check_zero_point(operands, "input_zero_point", operands.dtype("data"))
+    check_scale(operands, "kernel_scale", units)
+    check_zero_point(operands, "kernel_zero_point", operands.dtype("weight"), units)
+
+
+_DENSE = define_op(
+    "qnn.dense",
+    ("data", "weight", "input_zero_point", "kernel_zero_point", "input_scale", "kernel_scale"),
+    ("units", "out_dtype"),
+    _dense_type,
+    _check_dense,
+    "the exact int32 product of codes less their zero points",
+)
+
+
+def dense(
+    data: Expr,
+    weight: Expr,
+    input_zero_point: Any,
+    kernel_zero_point: Any,
+    input_scale: Any,
+    kernel_scale: Any,
+    units: int,
+    out_dtype: str = "int32",
+) -> Expr:
+    """qnn.dense: sum over k of (data[..., k] - input_zero_point) * (weight[n, k] - kernel_zero_point[n]).
+
+    Shapes: data [..., K] (Relay's is two-dimensional; more leading dimensions are ours); weight [units, K]; out [..., units].
+    """
+    return _DENSE(
+        {
+            "data": data,
+            "weight": weight,
+            "input_zero_point": as_zero_point(input_zero_point),
+            "kernel_zero_point": as_zero_point(kernel_zero_point),
+            "input_scale": as_scale(input_scale),
+            "kernel_scale": as_scale(kernel_scale),
+        },
+        {"units": units, "out_dtype": out_dtype},
+    )

@@ -1,0 +1,39 @@
+"""qnn.transform.CanonicalizeOps: every qnn op becomes plain Relax ops on integers and floats.
+
+The result runs on any TVM target and is the reference that the int8 kernels must equal. The rules are in rules/, one file
+per op family.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtorch_relay._tvm import Op, mutator, relax, tvm
+from qtorch_relay.qnn.op_def import OPS, Operands
+from qtorch_relay.qnn.transform.rules import RULES
+
+
+@tvm.transform.module_pass(opt_level=0, name="CanonicalizeOps")
+class CanonicalizeOps:
+    """Replaces every qnn.* call by plain Relax ops with the same codes.
+
+    Before: lv = qnn.dequantize(x, 0.5, 3)          x: uint8
+    After:  lv = R.multiply(R.astype(R.subtract(R.astype(x, "int32"), 3), "float32"), 0.5)
+    """
+
+    def transform_module(self, mod: Any, _context: Any) -> Any:
+        """Returns the module without qnn ops."""
+        rewriter = _Canonicalizer(mod)
+        for global_var, function in mod.functions_items():
+            if isinstance(function, relax.Function):
+                rewriter.builder_.update_func(global_var, rewriter.visit_expr(function))
+        return rewriter.builder_.get()
+
+
+@mutator
+class _Canonicalizer(relax.PyExprMutator):  # type: ignore[misc]
+    def visit_call_(self, call: Any) -> Any:
+        call = self.visit_expr_post_order(call)
+        if not isinstance(call.op, Op) or call.op.name not in OPS:
+            return call
+        return self.builder_.normalize(RULES[call.op.name](Operands(call)))

@@ -1,0 +1,152 @@
+"""What canonicalizations are made of: the registry, and exact building blocks in plain Relax.
+
+Two facts shape the blocks:
+- TVM lets LLVM contract a * b + c into one fused multiply-add. Where PyTorch rounds the product first, the product is
+  computed in float64 from a float64 tensor constant and cast to float32: exact product (24 + 24 bits <= 53), one rounding,
+  and nothing left to contract.
+- Where PyTorch does fuse, the same sum is computed in float64 and rounded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from qtorch_relay._tvm import constant_array, is_constant, relax
+from qtorch_relay.qnn.op_def import Expr, Operands
+from qtorch_relay.qparams import code_range
+
+Rule = Callable[[Operands], Expr]
+RULES: dict[str, Rule] = {}
+
+
+def canonicalization(name: str) -> Callable[[Rule], Rule]:
+    """Registers the canonicalization of a qnn op."""
+
+    def register(rule: Rule) -> Rule:
+        if name in RULES:
+            raise ValueError(f"{name} has two canonicalizations")
+        RULES[name] = rule
+        return rule
+
+    return register
+
+
+
+def constant(value: Any, dtype: str) -> Expr:
+    """Returns a constant of this dtype."""
+    return relax.const(np.asarray(value, dtype=dtype), dtype)
+
+
+def cast(expr: Expr, dtype: str) -> Expr:
+    """Returns the value cast; a known dtype that is right already costs nothing."""
+    if not expr.ty.is_missing() and str(expr.ty.dtype) == dtype:
+        return expr
+    return relax.op.astype(expr, dtype)
+
+
+def per_axis(vector: np.ndarray[Any, Any], rank: int, axis: int, dtype: str) -> Expr:
+    """Returns a constant of one number, or of a vector shaped to broadcast along axis."""
+    if vector.size == 1:
+        return constant(vector.reshape(()), dtype)
+    shape = [1] * rank
+    shape[axis] = vector.size
+    return constant(vector.reshape(shape), dtype)
+
+
+def along(vector: Expr, rank: int, axis: int) -> Expr:
+    """Returns a vector with dimensions of 1 around it, to broadcast along axis."""
+    return relax.op.expand_dims(vector, [other for other in range(rank) if other != axis])
+
+
+def operand_along(operands: Operands, name: str, rank: int, axis: int) -> Expr:
+    """Returns a float32 operand, constant or not, shaped to broadcast along axis."""
+    value = operands[name]
+    return per_axis(constant_array(value), rank, axis, "float32") if is_constant(value) else along(value, rank, axis)
+
+
+def fused_multiply_add(factors: tuple[Expr, Expr], addend: Expr) -> Expr:
+    """Returns float32(factors[0] * factors[1] + addend) with one rounding, for float32 operands, on any target.
+
+    In float64 the product is exact and the sum s has an error e that TwoSum finds exactly, |e| <= ulp(s) / 2. Rounding s to
+    float32 can go wrong only if the middle m of two neighbouring float32 lies within an ulp of s; then the neighbours are the
+    float32 values of s moved an ulp down and up, s - m is 0 or at least an ulp, and the sign of (s - m) + e decides.
+    """
+    product64 = relax.op.multiply(*(cast(factor, "float64") for factor in factors))
+    addend64 = cast(addend, "float64")
+    total = relax.op.add(product64, addend64)
+    part = relax.op.subtract(total, product64)
+    error = relax.op.add(
+        relax.op.subtract(product64, relax.op.subtract(total, part)), relax.op.subtract(addend64, part)
+    )
+    ulp = relax.op.multiply(relax.op.abs(total), constant([2.0**-52], "float64"))
+    above, below = (cast(op(total, ulp), "float32") for op in (relax.op.add, relax.op.subtract))
+    neighbours = relax.op.add(cast(above, "float64"), cast(below, "float64"))
+    middle = relax.op.multiply(neighbours, constant([0.5], "float64"))
+    side = relax.op.add(relax.op.subtract(total, middle), error)
+    zero = constant([0.0], "float64")
+    # where above equals below, all three branches are that value
+    at_most = relax.op.where(relax.op.less(side, zero), below, cast(middle, "float32"))
+    return relax.op.where(relax.op.greater(side, zero), above, at_most)
+
+
+def shifted(expr: Expr, zero_point: np.ndarray[Any, Any], rank: int, axis: int) -> Expr:
+    """Returns int32(expr) - zero_point; a zero point of 0 costs nothing."""
+    wide = cast(expr, "int32")
+    if not zero_point.any():
+        return wide
+    return relax.op.subtract(wide, per_axis(zero_point, rank, axis, "int32"))
+
+
+def product(expr: Expr, factor: np.ndarray[Any, Any], rank: int, axis: int) -> Expr:
+    """Returns expr * factor rounded to float32, safe from contraction with a following addition (see the module's text).
+
+    The factor is a float64 tensor of rank 1 or more, so the code generator cannot see that it fits float32 and narrow the
+    multiplication again.
+    """
+    shape = [1] * max(rank, 1)
+    if factor.size > 1:
+        shape[axis] = factor.size
+    wide = constant(factor.astype(np.float64).reshape(shape), "float64")
+    return cast(relax.op.multiply(cast(expr, "float64"), wide), "float32")
+
+
+def round_value(expr: Expr, rounding: str) -> Expr:
+    """Returns a float expression rounded to an integer value."""
+    if rounding == "TONEAREST_EVEN":
+        return relax.op.round(expr)
+    half = constant(0.5, "float32")
+    if rounding == "UPWARD":
+        return relax.op.floor(relax.op.add(expr, half))
+    magnitude = relax.op.floor(relax.op.add(relax.op.abs(expr), half))
+    return relax.op.multiply(relax.op.sign(expr), magnitude)
+
+
+def saturate(rounded: Expr, zero_point: int, dtype: str) -> Expr:
+    """Returns clamp(rounded + zero_point) as codes.
+
+    The clamp is done on the float, before the cast, so values past int32 saturate too; the bounds are integers of at most
+    33 bits around the zero point and exact in float32 for 8-bit codes.
+    """
+    low, high = code_range(dtype)
+    bounded = relax.op.clip(rounded, float(low - zero_point), float(high - zero_point))
+    codes = cast(bounded, "int32")
+    if zero_point:
+        codes = relax.op.add(codes, constant(zero_point, "int32"))
+    return cast(codes, dtype)
+
+
+def array_or_none(expr: Expr | None) -> np.ndarray[Any, Any] | None:
+    """Returns the value of a constant expression, None for anything else."""
+    if expr is None or not is_constant(expr):
+        return None
+    array: np.ndarray[Any, Any] = constant_array(expr)
+    return array
+
+
+def rank_and_axis(operands: Operands, name: str = "data") -> tuple[int, int]:
+    """Returns an operand's rank and the op's axis counted from 0."""
+    rank = len(operands.shape(name))
+    return rank, operands.attrs["axis"] % max(rank, 1)
