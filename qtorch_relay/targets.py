@@ -1,0 +1,263 @@
+"""Targets as data: a name, the CPU instructions it uses, how TVM is told, and whether this host can run it.
+
+Neither torch nor tvm is imported here; `Target.to_tvm` imports tvm when it is called.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import platform
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from qtorch_relay.errors import TargetError
+
+CUSTOM = "custom"
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a program is compiled for.
+
+    machine: "x86_64" or "aarch64", as platform.machine() says it; None is any machine.
+    triple: LLVM's target triple; None is that of the TVM which compiles.
+    mcpu, mattr: LLVM's CPU name and features.
+    cpu_flags: what the CPU must have, spelled as the Linux kernel spells it in /proc/cpuinfo.
+    has_kernels: whether int8 kernels exist; other targets take the portable path, which gives the same codes.
+    tvm_json: for a custom target, the tvm.target.Target it was made from, in TVM's own JSON.
+    """
+
+    name: str
+    isa: str
+    machine: str | None = None
+    triple: str | None = None
+    mcpu: str | None = None
+    mattr: tuple[str, ...] = ()
+    cpu_flags: tuple[str, ...] = ()
+    has_kernels: bool = False
+    tvm_json: str | None = None
+
+    def to_tvm(self) -> Any:
+        """Returns the tvm.target.Target."""
+        import tvm
+
+        if self.tvm_json is not None:
+            return tvm.target.Target(json.loads(self.tvm_json))
+        options: dict[str, Any] = {"kind": "llvm"}
+        if self.triple is not None:
+            options["mtriple"] = self.triple
+        if self.mcpu is not None:
+            options["mcpu"] = self.mcpu
+        if self.mattr:
+            options["mattr"] = list(self.mattr)
+        return tvm.target.Target(options)
+
+
+@dataclass(frozen=True)
+class HostCpu:
+    """The CPU of this machine; flags as the Linux kernel spells them, model for messages."""
+
+    machine: str
+    flags: frozenset[str]
+    model: str
+
+
+_V3_FLAGS = ("avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe")
+_V4_FLAGS = (*_V3_FLAGS, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+# LLVM's x86-64-v4 keeps its vectorizer to 256 bits for the sake of the first AVX-512 CPUs.
+_FULL_WIDTH = "-prefer-256-bit"
+
+
+def _x86(
+    name: str, isa: str, mcpu: str, mattr: tuple[str, ...], flags: tuple[str, ...], kernels: bool = False
+) -> Target:
+    return Target(name, isa, "x86_64", "x86_64-linux-gnu", mcpu, mattr, flags, kernels)
+
+
+def _arm(name: str, isa: str, mattr: tuple[str, ...], flags: tuple[str, ...], kernels: bool = False) -> Target:
+    return Target(name, isa, "aarch64", "aarch64-linux-gnu", None, mattr, flags, kernels)
+
+
+# Ordered from the least to the most able of each machine: the host takes the last one it can run.
+TARGETS: tuple[Target, ...] = (
+    Target("generic", "baseline instructions"),
+    _x86("x86-avx2", "AVX2", "x86-64-v3", (), _V3_FLAGS),
+    _x86("x86-avxvnni", "AVX-VNNI", "x86-64-v3", ("+avxvnni",), (*_V3_FLAGS, "avx_vnni")),
+    _x86("x86-avx512", "AVX-512", "x86-64-v4", (_FULL_WIDTH,), _V4_FLAGS),
+    _x86(
+        "x86-avx512vnni", "AVX-512 VNNI", "x86-64-v4", ("+avx512vnni", _FULL_WIDTH), (*_V4_FLAGS, "avx512_vnni"), True
+    ),
+    _x86(
+        "x86-amx",
+        "AMX int8",
+        "x86-64-v4",
+        ("+avx512vnni", "+amx-tile", "+amx-int8", _FULL_WIDTH),
+        (*_V4_FLAGS, "avx512_vnni", "amx_tile", "amx_int8"),
+    ),
+    _arm("arm-neon", "NEON", ("+neon",), ("asimd",)),
+    _arm("arm-dotprod", "NEON dotprod", ("+v8.2a", "+dotprod"), ("asimd", "asimddp")),
+    _arm("arm-i8mm", "NEON i8mm", ("+v8.2a", "+dotprod", "+i8mm"), ("asimd", "asimddp", "i8mm")),
+)
+_BY_NAME = {target.name: target for target in TARGETS}
+
+# LLVM's feature names that matter for a custom target, and the kernel's names for the same thing.
+_LLVM_FEATURES = {
+    "avx": "avx",
+    "avx2": "avx2",
+    "fma": "fma",
+    "f16c": "f16c",
+    "bmi": "bmi1",
+    "bmi2": "bmi2",
+    "lzcnt": "abm",
+    "movbe": "movbe",
+    "avx512f": "avx512f",
+    "avx512bw": "avx512bw",
+    "avx512cd": "avx512cd",
+    "avx512dq": "avx512dq",
+    "avx512vl": "avx512vl",
+    "avx512vnni": "avx512_vnni",
+    "avx512bf16": "avx512_bf16",
+    "avx512fp16": "avx512_fp16",
+    "avx512vbmi": "avx512vbmi",
+    "avx512vbmi2": "avx512_vbmi2",
+    "avx512ifma": "avx512ifma",
+    "avx512bitalg": "avx512_bitalg",
+    "avx512vpopcntdq": "avx512_vpopcntdq",
+    "avxvnni": "avx_vnni",
+    "gfni": "gfni",
+    "amx-tile": "amx_tile",
+    "amx-int8": "amx_int8",
+    "amx-bf16": "amx_bf16",
+    "neon": "asimd",
+    "fullfp16": "asimdhp",
+    "dotprod": "asimddp",
+    "i8mm": "i8mm",
+    "bf16": "bf16",
+    "sve": "sve",
+    "sve2": "sve2",
+}
+
+# name: (AT_HWCAP or AT_HWCAP2, bit), from the Linux kernel's arch/arm64/include/uapi/asm/hwcap.h.
+# Asked of the C library: an emulated board shows the emulator's host in /proc/cpuinfo.
+_AT_HWCAP, _AT_HWCAP2 = 16, 26
+_ARM_HWCAPS = {
+    "asimd": (_AT_HWCAP, 1),
+    "asimdhp": (_AT_HWCAP, 10),
+    "asimddp": (_AT_HWCAP, 20),
+    "sve": (_AT_HWCAP, 22),
+    "sve2": (_AT_HWCAP2, 1),
+    "i8mm": (_AT_HWCAP2, 13),
+    "bf16": (_AT_HWCAP2, 14),
+}
+
+
+def names() -> tuple[str, ...]:
+    """Returns every name `resolve` takes, "host" first."""
+    return ("host", *_BY_NAME)
+
+
+def resolve(target: object) -> Target:
+    """Returns the Target a name, a Target or a tvm.target.Target stands for.
+
+    "host" is the best target this machine runs: one with int8 kernels if there is one, else the most able.
+
+    Raises:
+        TargetError: the name is unknown, or the tvm target is not for a CPU.
+    """
+    if isinstance(target, Target):
+        return target
+    if not isinstance(target, str):
+        return _from_tvm(target)
+    if target == "host":
+        return _best_for_host()
+    found = _BY_NAME.get(target)
+    if found is None:
+        raise TargetError(
+            f"unknown target '{target}'; known are {', '.join(names())}, or any tvm.target.Target of kind llvm"
+        )
+    # A program for "generic" still is machine code: the machine that compiles it is the machine that runs it.
+    return replace(found, machine=host_cpu().machine) if found.machine is None else found
+
+
+def missing_on_host(target: Target) -> str | None:
+    """Returns what this host lacks to run a target ("the CPU flag avx512_vnni"), or None if it runs it."""
+    host = host_cpu()
+    if target.machine is not None and target.machine != host.machine:
+        return f"an {target.machine} CPU"
+    lacking = [flag for flag in target.cpu_flags if flag not in host.flags]
+    if not lacking:
+        return None
+    return f"the CPU flag{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}"
+
+
+def check_runnable(target: Target) -> None:
+    """Raises TargetError, naming what is missing, if this host cannot run a target."""
+    lacking = missing_on_host(target)
+    if lacking is None:
+        return
+    runnable = [row.name for row in TARGETS if missing_on_host(row) is None]
+    raise TargetError(
+        f"target {target.name} ({target.isa}) needs {lacking}; this host ({host_cpu().model}) lacks it "
+        f"and can run {', '.join(runnable)}"
+    )
+
+
+@lru_cache(maxsize=1)
+def host_cpu() -> HostCpu:
+    """Returns this machine's CPU; unknown flags where neither /proc/cpuinfo nor the C library tells them."""
+    machine = _machine_name(platform.machine())
+    text = _CPUINFO.read_text(errors="replace") if _CPUINFO.exists() else ""
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    model = f"{machine}, {fields['model name']}" if "model name" in fields else machine
+    if machine == "aarch64" and platform.system() == "Linux":
+        return HostCpu(machine, _arm_flags(), model)
+    return HostCpu(machine, frozenset(fields.get("flags", "").split()), model)
+
+
+def _machine_name(raw: str) -> str:
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(raw.lower(), raw.lower())
+
+
+def _arm_flags() -> frozenset[str]:
+    getauxval = ctypes.CDLL(None).getauxval
+    getauxval.restype = ctypes.c_ulong
+    getauxval.argtypes = [ctypes.c_ulong]
+    return frozenset(flag for flag, (word, bit) in _ARM_HWCAPS.items() if getauxval(word) >> bit & 1)
+
+
+def _best_for_host() -> Target:
+    runnable = [row for row in TARGETS if missing_on_host(row) is None]
+    return resolve(([row for row in runnable if row.has_kernels] or runnable)[-1].name)
+
+
+def _from_tvm(target: object) -> Target:
+    """Returns a custom Target whose CPU flags are those of its mcpu and mattr, as LLVM knows them."""
+    import tvm
+
+    if not isinstance(target, tvm.target.Target):
+        raise TargetError(
+            f"a target is a name ({', '.join(names())}) or a tvm.target.Target, found {type(target).__name__}"
+        )
+    if target.kind.name != "llvm":
+        raise TargetError(f"tvm target of kind '{target.kind.name}'; only CPU targets of kind llvm are supported")
+    features = tvm.get_global_func("target.llvm_get_cpu_features")(target)
+    flags = {_LLVM_FEATURES[str(feature)] for feature in features if str(feature) in _LLVM_FEATURES}
+    triple = str(target.attrs.get("mtriple", "")) or str(tvm.get_global_func("target.llvm_get_system_triple")())
+    machine = _machine_name(triple.split("-")[0])
+    able = [row for row in TARGETS if row.has_kernels and row.machine == machine and flags.issuperset(row.cpu_flags)]
+    return Target(
+        name=CUSTOM,
+        isa=able[-1].isa if able else f"{target.attrs.get('mcpu', machine)}",
+        machine=machine,
+        triple=triple,
+        cpu_flags=tuple(sorted(flags)),
+        has_kernels=bool(able),
+        tvm_json=str(target),
+    )
