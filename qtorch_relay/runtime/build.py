@@ -1,0 +1,121 @@
+"""Builds a Relax module into a CompiledModel. The only part of the runtime that needs TVM's compiler."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qtorch_relay._tvm import TensorType, relax
+from qtorch_relay.errors import VerifyError
+from qtorch_relay.qparams import QuantParams
+from qtorch_relay.runtime.compiled_model import CompiledModel
+from qtorch_relay.runtime.interface import Interface
+from qtorch_relay.runtime.linker import link
+from qtorch_relay.runtime.specs import Structure, TensorSpec
+from qtorch_relay.targets import Target
+
+
+class _BuiltProgram:
+    """Code in memory: run by LLVM's JIT, so no linker is needed, and linked only to be saved."""
+
+    def __init__(self, executable: Any, target: Target) -> None:
+        self._executable = executable
+        self._target = target
+        self._library: bytes | None = None
+        self._lock = Lock()
+
+    def module(self) -> Any:
+        """Returns the Relax executable's module."""
+        return self._executable.mod
+
+    def library(self) -> bytes:
+        """Returns the code as a shared library, linked once."""
+        with self._lock:
+            if self._library is None:
+                with tempfile.TemporaryDirectory(prefix="qtorch_relay_") as folder:
+                    path = Path(folder) / "lib.so"
+                    self._executable.export_library(str(path), fcompile=partial(_link, self._target))
+                    self._library = path.read_bytes()
+            return self._library
+
+
+def build(
+    mod: Any,
+    weights: Mapping[str, Any],
+    target: Target,
+    *,
+    structure: Structure | None = None,
+    output_names: Sequence[str] | None = None,
+    output_qparams: Sequence[QuantParams | None] | None = None,
+    engine: str | None = None,
+    report: dict[str, Any] | None = None,
+    relax_pipeline: Any = "default",
+) -> CompiledModel:
+    """Returns the compiled model of a Relax module.
+
+    Args:
+        mod: its "main" takes the inputs, then the weights, all of fixed shape, and returns a tensor or a flat tuple.
+        weights: numpy arrays or TVM tensors by the name of main's parameter; the parameters before them are the inputs.
+        target: what to compile for; it need not be this host.
+        structure: how the outputs nest; None is the tensor alone, or a tuple of all outputs.
+        output_names: for messages; None is output0, output1, ...
+        output_qparams: for each output, the quantization parameters if it is codes of a quantized tensor.
+        engine: the PyTorch engine whose codes it gives.
+        report: numbers and messages to keep with the model, as JSON data.
+        relax_pipeline: what TVM applies before it generates code; None if mod is ready for the virtual machine.
+
+    Raises:
+        VerifyError: main's signature is not of that form.
+    """
+    inputs, weight_specs = _split_parameters(mod["main"], weights)
+    types = _output_types(mod["main"])
+    names = output_names or [f"output{i}" for i in range(len(types))]
+    qparams = output_qparams or [None] * len(types)
+    outputs = tuple(_spec(name, found, q) for name, found, q in zip(names, types, qparams, strict=True))
+    arrays = {spec.name: _weight_array(weights[spec.name], spec) for spec in weight_specs}
+    if structure is None:
+        returns_tuple = isinstance(mod["main"].ret_ty, relax.TupleType)
+        structure = {"tuple": list(range(len(outputs)))} if returns_tuple else 0
+    interface = Interface(inputs, outputs, structure, target, engine, report or {})
+    executable = relax.build(mod, target=target.to_tvm(), relax_pipeline=relax_pipeline)
+    return CompiledModel(_BuiltProgram(executable, target), arrays, interface)
+
+
+def _link(target: Target, output: str, objects: list[str]) -> None:
+    link(target, Path(output), objects)
+
+
+def _split_parameters(main: Any, weights: Mapping[str, Any]) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    names = [parameter.name for parameter in main.params]
+    specs = tuple(_spec(parameter.name, parameter.ty, None) for parameter in main.params)
+    count = len(names) - len(weights)
+    if len(set(names)) != len(names) or set(names[count:]) != set(weights):
+        raise VerifyError(
+            f"main takes {names}; its last {len(weights)} parameters must be the weights {sorted(weights)}"
+        )
+    return specs[:count], specs[count:]
+
+
+def _output_types(main: Any) -> list[Any]:
+    returned = main.ret_ty
+    return list(returned.fields) if isinstance(returned, relax.TupleType) else [returned]
+
+
+def _spec(name: str, found: Any, qparams: QuantParams | None) -> TensorSpec:
+    if not isinstance(found, TensorType) or not isinstance(found.shape, relax.ShapeExpr):
+        raise VerifyError(f"'{name}' of main is {found}, not a tensor of known shape")
+    return TensorSpec(name, tuple(int(n) for n in found.shape.values), str(found.dtype), qparams)
+
+
+def _weight_array(weight: Any, spec: TensorSpec) -> npt.NDArray[Any]:
+    array = weight if isinstance(weight, np.ndarray) else np.from_dlpack(weight)
+    if array.shape != spec.shape or str(array.dtype) != spec.dtype:
+        raise VerifyError(f"weight {spec} of main was given as {array.dtype} {list(array.shape)}")
+    return array

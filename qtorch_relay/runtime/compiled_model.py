@@ -1,0 +1,142 @@
+"""CompiledModel: a compiled program with its weights, called like the PyTorch model it came from."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qtorch_relay.errors import BundleError, InvalidInputError
+from qtorch_relay.runtime import ffi, tensors
+from qtorch_relay.runtime.interface import Golden, Interface, Program
+from qtorch_relay.runtime.specs import unflatten
+from qtorch_relay.runtime.threads import prepare_thread
+from qtorch_relay.targets import check_runnable
+
+
+class CompiledModel:
+    """A compiled model. Several threads may call one at once; they share its weights.
+
+    inputs, outputs: the flat tensors it takes and gives, as TensorSpec.
+    target: the Target it is compiled for; engine: the PyTorch engine whose codes it gives.
+    report: numbers and messages of the compilation.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        weights: Mapping[str, npt.NDArray[Any]],
+        interface: Interface,
+        golden: Golden | None = None,
+    ) -> None:
+        """Takes the weights in the order of the program's parameters, without a copy of those TVM can use in place."""
+        self.inputs = interface.inputs
+        self.outputs = interface.outputs
+        self.target = interface.target
+        self.engine = interface.engine
+        self.report = interface.report
+        self.interface = interface
+        self.program = program
+        self.golden = golden
+        self.weights = {name: tensors.aligned(array) for name, array in weights.items()}
+        self._weight_tensors = tuple(tensors.borrow(array) for array in self.weights.values())
+        self._weight_addresses = frozenset(array.ctypes.data for array in self.weights.values() if array.size)
+        # Virtual machines at rest. One runs in one thread at a time; deque's append and pop are atomic.
+        self._entries: deque[Callable[..., Any]] = deque()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the model's outputs, nested as the model nests them.
+
+        Inputs are numpy arrays or torch tensors on the CPU, by position or by name. With a torch tensor among them the
+        outputs are torch tensors (quantized where the model's are), else numpy arrays (codes where they are quantized).
+
+        Raises:
+            InvalidInputError: wrong number, name, type, shape or dtype of the inputs.
+            TargetError: this host cannot run the target.
+        """
+        values = self._bind(args, kwargs)
+        outputs = self._run(values)
+        as_torch = any(tensors.is_torch(value) for value in values)
+        convert = tensors.to_torch if as_torch else tensors.to_numpy
+        leaves = [convert(output, spec) for output, spec in zip(outputs, self.outputs, strict=True)]
+        return unflatten(self.interface.structure, leaves)
+
+    def run_flat(self, inputs: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], ...]:
+        """Returns the flat outputs, as numpy arrays, for flat inputs in order."""
+        outputs = self._run(self._bind(tuple(inputs), {}))
+        return tuple(tensors.to_numpy(output, spec) for output, spec in zip(outputs, self.outputs, strict=True))
+
+    def self_test(self) -> None:
+        """Runs the golden input and compares the output bit for bit.
+
+        Raises:
+            BundleError: there is no golden input, or an output differs.
+            TargetError: this host cannot run the target.
+        """
+        if self.golden is None:
+            raise BundleError("the bundle has no golden output: it was made on a host that cannot run its target")
+        outputs = self.run_flat(self.golden.inputs)
+        for spec, found, golden in zip(self.outputs, outputs, self.golden.outputs, strict=True):
+            differing = np.count_nonzero(tensors.as_bits(found) != tensors.as_bits(golden))
+            if differing:
+                raise BundleError(
+                    f"self-test: output {spec} differs from the golden output in {differing} of {found.size} elements"
+                )
+
+    def save(self, path: str | Path) -> None:
+        """Writes a one-file bundle, whole or not at all; `qtorch_relay.load` reads it.
+
+        Raises:
+            OutputPathError: the file cannot be written there.
+            TargetError: the linker for the target is missing.
+        """
+        from qtorch_relay.runtime import bundle
+
+        bundle.save(self, Path(path))
+
+    def __repr__(self) -> str:
+        inputs, outputs = "; ".join(map(str, self.inputs)), "; ".join(map(str, self.outputs))
+        return f"CompiledModel({inputs} -> {outputs}; target {self.target.name}, engine {self.engine})"
+
+    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sequence[Any]:
+        if not kwargs and len(args) == len(self.inputs):
+            return args
+        names = [spec.name for spec in self.inputs]
+        takes = (
+            f"the model takes {len(names)} input{'' if len(names) == 1 else 's'} ({'; '.join(map(str, self.inputs))})"
+        )
+        unknown = [name for name in kwargs if name not in names]
+        if unknown:
+            raise InvalidInputError(f"no input is named {', '.join(unknown)}; {takes}")
+        twice = [name for name in names[: len(args)] if name in kwargs]
+        if twice:
+            raise InvalidInputError(f"input {', '.join(twice)} is given by position and by name; {takes}")
+        given = len(args) + len(kwargs)
+        if given != len(names):
+            raise InvalidInputError(f"{given} {'was' if given == 1 else 'were'} given; {takes}")
+        return [*args, *(kwargs[name] for name in names[len(args) :])]
+
+    def _run(self, values: Sequence[Any]) -> list[Any]:
+        # These tensors keep the caller's memory alive for the duration of the call.
+        inputs = [tensors.to_tvm(value, spec) for value, spec in zip(values, self.inputs, strict=True)]
+        prepare_thread()
+        try:
+            entry = self._entries.pop()
+        except IndexError:
+            check_runnable(self.target)
+            entry = ffi.make_entry(self.program.module())
+        result = entry(*inputs, *self._weight_tensors)
+        # Not returned to the pool when the call raises: a virtual machine that was interrupted is not used again.
+        self._entries.append(entry)
+        outputs = [result] if len(self.outputs) == 1 and hasattr(result, "dtype") else list(result)
+        return [self._own(output) for output in outputs]
+
+    def _own(self, output: Any) -> Any:
+        """Returns the output, copied if it is a weight: what the caller does to it must not change the model."""
+        if output.data_ptr() not in self._weight_addresses:
+            return output
+        return tensors.borrow(tensors.aligned(np.from_dlpack(output).copy()))

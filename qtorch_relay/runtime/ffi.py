@@ -1,0 +1,110 @@
+"""TVM's runtime library without the compiler: what a board needs, loaded in a fifth of a second.
+
+`import tvm` takes about four seconds, one of them for torch, which tvm_ffi imports if it is installed. A bundle needs
+neither: the Relax virtual machine is in libtvm_runtime.so, and tvm_ffi alone can call it. The names of TVM's runtime
+functions live in this file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from qtorch_relay.errors import QTorchRelayError
+
+_RUNTIME_LIBRARIES = ("libtvm_runtime.so", "libtvm_runtime.dylib")
+_CPU, _POOLED_ALLOCATOR = 1, 2
+_lock = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def _load() -> ModuleType:
+    # By default TVM pins its workers, and the thread that calls it, to the first cores: two callers would share one
+    # core, and threads that torch starts later would inherit it. TVM_BIND_THREADS=1 in the environment brings it back.
+    os.environ.setdefault("TVM_BIND_THREADS", "0")
+    if "tvm" in sys.modules:
+        import tvm_ffi
+
+        return tvm_ffi
+    with _without_torch():
+        import tvm_ffi
+    ctypes.CDLL(str(_runtime_library()), ctypes.RTLD_GLOBAL)
+    return tvm_ffi
+
+
+def tvm_ffi() -> Any:
+    """Returns the tvm_ffi module with TVM's runtime functions registered; the compiler is not loaded."""
+    with _lock:
+        return _load()
+
+
+def load_library(path: Path) -> Any:
+    """Returns the module of a shared library that TVM exported."""
+    return tvm_ffi().load_module(str(path))
+
+
+def make_entry(module: Any) -> Callable[..., Any]:
+    """Returns the function "main" of a new virtual machine for a Relax executable; one thread at a time may call it."""
+    machine = module["vm_load_executable"]()
+    machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
+    entry: Callable[..., Any] = machine["main"]
+    return entry
+
+
+def config_threadpool(num_threads: int, cpus: Sequence[int]) -> int:
+    """Sets the calling thread's pool to num_threads workers and returns the number it then uses.
+
+    The pool is made for len(cpus) workers when a thread first needs it, and never grows. Only if TVM_BIND_THREADS is 1
+    are the workers kept to these cpus.
+    """
+    share_all_cpus = -3
+    get = tvm_ffi().get_global_func
+    get("runtime.config_threadpool")(share_all_cpus, num_threads, [str(cpu) for cpu in cpus])
+    return int(get("runtime.NumThreads")())
+
+
+def _runtime_library() -> Path:
+    spec = importlib.util.find_spec("tvm")
+    folders = [] if spec is None else [Path(folder) for folder in spec.submodule_search_locations or ()]
+    for folder in folders:
+        for name in _RUNTIME_LIBRARIES:
+            for path in (folder / "lib" / name, folder / name):
+                if path.exists():
+                    return path
+    raise QTorchRelayError(
+        "TVM's runtime library is not installed; install it with: pip install 'apache-tvm>=0.27,<0.28'"
+    )
+
+
+class _HoldTorchBack:
+    """A finder that hides torch from the thread that made it; tvm_ffi takes that for torch not being installed."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Raises ModuleNotFoundError for torch in the thread that made this, else leaves the import to others."""
+        if name == "torch" and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError("torch is not needed to load TVM's runtime", name=name)
+        return None
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    # Nothing of tvm_ffi that is used here differs with torch: it only adds faster conversions for CUDA tensors.
+    finder = _HoldTorchBack()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)

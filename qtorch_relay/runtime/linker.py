@@ -1,0 +1,56 @@
+"""Links object files into a shared library, for this machine or another."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from qtorch_relay.errors import QTorchRelayError, TargetError
+from qtorch_relay.targets import Target, host_cpu
+
+_TIMEOUT_S = 600
+_HOST_LINKERS = ("g++", "c++", "clang++", "gcc", "cc", "clang", "ld")
+# Debian's name of the package with the compilers for a machine.
+_DEBIAN_PACKAGES = {"x86_64": "g++-x86-64-linux-gnu", "aarch64": "g++-aarch64-linux-gnu"}
+
+
+def find_linker(target: Target) -> str:
+    """Returns the path of a program that links for a target.
+
+    Raises:
+        TargetError: there is none; the message names the package to install.
+    """
+    machine = target.machine or host_cpu().machine
+    names: tuple[str, ...] = _HOST_LINKERS
+    package = "g++"
+    if machine != host_cpu().machine:
+        names = tuple(f"{machine}-linux-gnu-{tool}" for tool in ("g++", "gcc", "ld"))
+        package = _DEBIAN_PACKAGES.get(machine, f"a linker for {machine}")
+    for name in names:
+        path = shutil.which(name)
+        if path is not None:
+            return path
+    raise TargetError(
+        f"saving a program for {target.name} needs a linker, and none of {', '.join(names)} is installed; "
+        f"on Debian and Ubuntu install it with: apt install {package}"
+    )
+
+
+def link(target: Target, output: Path, objects: Sequence[str]) -> None:
+    """Links objects into the shared library output.
+
+    No library is named: the objects call only the C library and TVM's runtime, which the loading process has.
+
+    Raises:
+        TargetError: there is no linker for the target.
+        QTorchRelayError: the linker failed; the message has its last lines.
+    """
+    command = [find_linker(target), "-shared", "-o", str(output), *objects]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise QTorchRelayError(f"linking failed: {error}") from error
+    if done.returncode != 0:
+        raise QTorchRelayError(f"linking failed: {' '.join(command)}\n{done.stderr[-2000:]}")
