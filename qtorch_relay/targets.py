@@ -27,7 +27,7 @@ class Target:
     triple: LLVM's target triple; None is that of the TVM which compiles.
     mcpu, mattr: LLVM's CPU name and features.
     cpu_flags: what the CPU must have, spelled as the Linux kernel spells it in /proc/cpuinfo.
-    has_kernels: whether int8 kernels exist; other targets take the portable path, which gives the same codes.
+    kernels: the name of the int8 kernels it uses; None takes the portable path, which gives the same codes.
     tvm_json: for a custom target, the tvm.target.Target it was made from, in TVM's own JSON.
     """
 
@@ -38,8 +38,13 @@ class Target:
     mcpu: str | None = None
     mattr: tuple[str, ...] = ()
     cpu_flags: tuple[str, ...] = ()
-    has_kernels: bool = False
+    kernels: str | None = None
     tvm_json: str | None = None
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether int8 kernels exist for it."""
+        return self.kernels is not None
 
     def to_tvm(self) -> Any:
         """Returns the tvm.target.Target."""
@@ -73,13 +78,13 @@ _FULL_WIDTH = "-prefer-256-bit"
 
 
 def _x86(
-    name: str, isa: str, mcpu: str, mattr: tuple[str, ...], flags: tuple[str, ...], kernels: bool = False
+    name: str, isa: str, mcpu: str, mattr: tuple[str, ...], flags: tuple[str, ...], kernels: str | None = None
 ) -> Target:
     return Target(name, isa, "x86_64", "x86_64-linux-gnu", mcpu, mattr, flags, kernels)
 
 
-def _arm(name: str, isa: str, mattr: tuple[str, ...], flags: tuple[str, ...], kernels: bool = False) -> Target:
-    return Target(name, isa, "aarch64", "aarch64-linux-gnu", None, mattr, flags, kernels)
+def _arm(name: str, isa: str, mattr: tuple[str, ...], flags: tuple[str, ...]) -> Target:
+    return Target(name, isa, "aarch64", "aarch64-linux-gnu", None, mattr, flags)
 
 
 # Ordered from the least to the most able of each machine: the host takes the last one it can run.
@@ -89,7 +94,12 @@ TARGETS: tuple[Target, ...] = (
     _x86("x86-avxvnni", "AVX-VNNI", "x86-64-v3", ("+avxvnni",), (*_V3_FLAGS, "avx_vnni")),
     _x86("x86-avx512", "AVX-512", "x86-64-v4", (_FULL_WIDTH,), _V4_FLAGS),
     _x86(
-        "x86-avx512vnni", "AVX-512 VNNI", "x86-64-v4", ("+avx512vnni", _FULL_WIDTH), (*_V4_FLAGS, "avx512_vnni"), True
+        "x86-avx512vnni",
+        "AVX-512 VNNI",
+        "x86-64-v4",
+        ("+avx512vnni", _FULL_WIDTH),
+        (*_V4_FLAGS, "avx512_vnni"),
+        kernels="x86-avx512vnni",
     ),
     _x86(
         "x86-amx",
@@ -258,6 +268,6 @@ def _from_tvm(target: object) -> Target:
         machine=machine,
         triple=triple,
         cpu_flags=tuple(sorted(flags)),
-        has_kernels=bool(able),
+        kernels=able[-1].name if able else None,
         tvm_json=str(target),
     )
