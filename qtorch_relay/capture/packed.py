@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from qtorch_relay.capture.graph import ConvParams, LinearParams
-from qtorch_relay.errors import QTorchRelayError, UnsupportedQuantSchemeError
+from qtorch_relay.errors import EngineError, QTorchRelayError, UnsupportedQuantSchemeError
 from qtorch_relay.qparams import PerChannel, PerTensor, QuantizedTensor, QuantParams
 
 CODE_DTYPE = {torch.quint8: "uint8", torch.qint8: "int8", torch.qint32: "int32"}
@@ -69,6 +69,35 @@ def unpack(packed: Any, name: str, consumer: str) -> ConvParams | LinearParams:
     raise UnsupportedQuantSchemeError(
         f"weight {name} of {consumer} is a {kind}; accepted are packed params of Conv1d/2d/3d, ConvTranspose and Linear"
     )
+
+
+def repack(packed: Any) -> Any:
+    """Returns the same weights packed for the engine that is set now, or the object itself if it cannot be unpacked.
+
+    Raises: EngineError if the engine cannot take the weights.
+    """
+    ops, kind = torch.ops.quantized, _type_name(packed)
+    try:
+        if kind == "LinearPackedParamsBase":
+            weight, bias = ops.linear_unpack(packed)
+        elif kind in _SPATIAL_DIMS:
+            stored = f"conv{_SPATIAL_DIMS[kind]}d"
+            transpose = bool(getattr(ops, f"{stored}_transpose")(packed))
+            weight, bias = getattr(ops, f"{stored}_unpack")(packed)
+        else:
+            return packed
+    except RuntimeError:
+        return packed  # QNNPACK does not unpack 3-d convolutions
+    try:
+        if kind == "LinearPackedParamsBase":
+            return ops.linear_prepack(weight, bias) if weight.is_quantized else ops.linear_prepack_fp16(weight, bias)
+        keys = ("stride", "padding", *(("output_padding",) if transpose else ()), "dilation", "groups")
+        attributes = [getattr(ops, f"{stored}_{key}")(packed) for key in keys]
+        prefix = stored.replace("conv", "conv_transpose") if transpose else stored
+        return getattr(ops, f"{prefix}_prepack")(weight, bias, *attributes)
+    except RuntimeError as error:
+        engine = torch.backends.quantized.engine
+        raise EngineError(f"engine {engine!r} cannot take the model's weights: {str(error).splitlines()[0]}") from error
 
 
 def _type_name(packed: Any) -> str:

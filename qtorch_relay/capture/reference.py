@@ -1,0 +1,145 @@
+"""Runs a captured model with PyTorch's own kernels and keeps every intermediate value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from qtorch_relay.capture.engine import quantized_engine
+from qtorch_relay.capture.inputs import DTYPES
+from qtorch_relay.capture.interpreter import run_node
+from qtorch_relay.capture.packed import is_packed, quantized_tensor, repack
+from qtorch_relay.capture.torchscript import CapturedModel
+from qtorch_relay.errors import InvalidInputError
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceRun:
+    """What a model computed.
+
+    values: by Value.name of the model's Graph: QuantizedTensor (codes and parameters), array, number, or a list,
+        tuple or dict of these. Values in a loop hold their last turn; those of a branch not taken are absent.
+    output: the model's output, in its own structure, as torch tensors (quantized ones stay quantized).
+    """
+
+    values: dict[str, Any]
+    output: Any
+
+
+def run_reference(
+    captured: CapturedModel, inputs: Sequence[Any] | Mapping[str, Any], engine: str | None = None
+) -> ReferenceRun:
+    """Returns every intermediate value of a model, computed node by node by PyTorch's kernels.
+
+    inputs: torch tensors or numpy arrays, in order or by name.
+    engine: whose kernels run; None = the engine the model was captured for. Weights are packed anew for it, so the
+        result is that engine's even where the model was made under another.
+    Raises: InvalidInputError if inputs differ from those the model was captured for.
+    """
+    tensors = _check_inputs(captured, inputs)
+    with quantized_engine(engine or captured.graph.engine), torch.no_grad():
+        run = _Run()
+        for value, tensor in zip(captured.torch_graph.inputs(), tensors, strict=True):
+            run.bind(value, tensor.clone())  # the model may change its input in place
+        outputs = run.block(captured.torch_graph)
+    return ReferenceRun(run.recorded, outputs[0] if len(outputs) == 1 else tuple(outputs))
+
+
+class _Run:
+    """Live values by name, and copies of them made at once, before an in-place op changes them."""
+
+    def __init__(self) -> None:
+        self.live: dict[str, Any] = {}
+        self.recorded: dict[str, Any] = {}
+        self._repacked: dict[int, Any] = {}
+
+    def bind(self, value: Any, result: Any) -> None:
+        self.live[value.debugName()] = result
+        if not isinstance(result, torch.ScriptObject):
+            self.recorded[value.debugName()] = _copy(result)
+
+    def block(self, block: Any) -> list[Any]:
+        """Runs a graph or block and returns its outputs."""
+        for node in block.nodes():
+            self._node(node)
+        return [self.live[value.debugName()] for value in block.outputs()]
+
+    def _node(self, node: Any) -> None:
+        kind = node.kind()
+        if kind == "prim::Constant":
+            self.live[node.output().debugName()] = self._constant(node.output().toIValue())
+            return
+        args = [self.live[value.debugName()] for value in node.inputs()]
+        if kind == "prim::If":
+            results = self._if(node, args)
+        elif kind == "prim::Loop":
+            results = self._loop(node, args)
+        else:
+            results = list(run_node(node, args))
+        for value, result in zip(node.outputs(), results, strict=True):
+            self.bind(value, result)
+
+    def _constant(self, value: Any) -> Any:
+        if is_packed(value):
+            key = hash(value)
+            if key not in self._repacked:
+                self._repacked[key] = repack(value)
+            return self._repacked[key]
+        return value
+
+    def _if(self, node: Any, args: list[Any]) -> list[Any]:
+        taken, other = node.blocks()
+        return self.block(taken if args[0] else other)
+
+    def _loop(self, node: Any, args: list[Any]) -> list[Any]:
+        """prim::Loop(int max_trip_count, bool condition, carried...); body: (int i, carried) -> (bool, carried)"""
+        (body,) = node.blocks()
+        trips, condition, *carried = args
+        turn = 0
+        while condition and turn < trips:
+            for value, result in zip(body.inputs(), [turn, *carried], strict=True):
+                self.bind(value, result)
+            condition, *carried = self.block(body)
+            turn += 1
+        return carried
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return quantized_tensor(value) if value.is_quantized else _array(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_copy(v) for v in value)
+    if isinstance(value, dict):
+        return {k: _copy(v) for k, v in value.items()}
+    return value
+
+
+def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
+    copy: npt.NDArray[Any] = np.array(tensor.detach().numpy(), order="C", copy=True)
+    return copy
+
+
+def _check_inputs(captured: CapturedModel, inputs: Sequence[Any] | Mapping[str, Any]) -> list[torch.Tensor]:
+    expected = captured.graph.inputs
+    names = [item.value.name for item in expected]
+    if isinstance(inputs, Mapping):
+        if set(inputs) != set(names):
+            raise InvalidInputError(f"inputs are named {', '.join(inputs)}; the model's are {', '.join(names)}")
+        inputs = [inputs[name] for name in names]
+    if isinstance(inputs, torch.Tensor | np.ndarray):
+        inputs = [inputs]
+    if len(inputs) != len(expected):
+        raise InvalidInputError(f"{len(inputs)} inputs given; the model takes {len(expected)}: {', '.join(names)}")
+    tensors = [torch.from_numpy(np.ascontiguousarray(x)) if isinstance(x, np.ndarray) else x for x in inputs]
+    for item, tensor in zip(expected, tensors, strict=True):
+        if tuple(tensor.shape) != item.shape or tensor.dtype != DTYPES[item.dtype]:
+            raise InvalidInputError(
+                f"input {item.value.name!r} is {tensor.dtype} {tuple(tensor.shape)}; "
+                f"the model was captured for {item.dtype} {item.shape}"
+            )
+    return tensors
