@@ -22,7 +22,8 @@ CONV2D = (
     Conv2dSpec(1, 8, 8, 16, 32, 1, 1, stride=(2, 2)),
     Conv2dSpec(1, 1, 1, 8, 16, 3, 3, padding=(3, 4, 5, 2)),
     Conv2dSpec(1, 5, 5, 1, 16, 3, 1, dilation=(1, 1)),
-    # dtypes
+    # dtypes and requantizations
+    *(Conv2dSpec(1, 5, 6, 20, 56, 3, 3, requantize=kind) for kind in ("fused", "real")),
     Conv2dSpec(
         1,
         5,

@@ -21,13 +21,35 @@ def requantize(accumulator: npt.NDArray[np.int32], params: RequantizeParams, dty
     """Returns codes of accumulators [..., channels]; every operation rounds to f32."""
     value = accumulator.astype(np.float32)
     if isinstance(params, AccumulatorRequantize):
-        steps = (value + params.bias) * params.multiplier
-        rounded = np.rint(steps).astype(np.float64) + params.zero_point
+        if params.addend_factor is None:
+            total = value + params.addend
+        else:
+            # the product of two f32 is exact in f64; double rounding of the sum: see fused_add
+            total = fused_add(params.addend, params.addend_factor, value)
+        rounded = np.rint(total * params.multiplier).astype(np.float64) + params.zero_point
     else:
-        steps = (value * params.scale + params.bias) * np.float32(params.inverse_scale)
-        rounded = np.rint(steps + np.float32(params.zero_point)).astype(np.float64)
+        real = value * np.float32(params.input_factor) * params.kernel_factor + params.addend
+        rounded = np.rint(real * np.float32(params.output_factor) + np.float32(params.zero_point)).astype(np.float64)
     codes: Codes = np.clip(rounded, params.low, params.high).astype(dtype)
     return codes
+
+
+def fused_add(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32], c: npt.NDArray[np.float32]) -> Codes:
+    """Returns fma(a, b, c) in f32: a * b + c rounded once.
+
+    The product is exact in f64. The f64 sum is made odd when it is inexact (Boldo and Melquiond, 2008), so that
+    rounding it again to f32 equals rounding the exact sum: f64 has more than 2 bits more than f32.
+    """
+    product = a.astype(np.float64) * b.astype(np.float64)
+    addend = c.astype(np.float64)
+    total = product + addend
+    virtual = total - product
+    error = (product - (total - virtual)) + (addend - virtual)
+    bits = total.view(np.int64) if total.ndim else np.array(total).view(np.int64)
+    # round to odd: where the sum is inexact and even, step towards the error
+    toward = np.where((error > 0) == (total > 0), 1, -1)
+    odd = np.where((error != 0) & (bits % 2 == 0), bits + toward, bits)
+    return odd.view(np.float64).astype(np.float32)
 
 
 def conv2d_accumulator(

@@ -1,4 +1,4 @@
-"""Descriptions of kernel instances. Equal specs share one PrimFunc, so scales, zero points and clamps are not in them."""
+"""Descriptions of kernels. Equal specs share one PrimFunc, so scales, zero points and clamps are not in them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 CodeDtype: TypeAlias = Literal["uint8", "int8"]
-Requantization: TypeAlias = Literal["accumulator", "real"]
+Requantization: TypeAlias = Literal["accumulator", "fused", "real"]
 Shape: TypeAlias = tuple[int, ...]
+Vector: TypeAlias = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -134,27 +135,44 @@ class DenseSpec:
         return self.rows * self.in_features * self.out_features
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AccumulatorRequantize:
-    """fbgemm's and qnnpack's form: clamp(rne((f32(acc) + bias[c]) * multiplier[c]) + zero_point, low, high)."""
+    """fbgemm's and qnnpack's form: clamp(rne((f32(acc) + addend[c]) * multiplier[c]) + zero_point, low, high).
 
-    bias: npt.NDArray[np.float32]
-    multiplier: npt.NDArray[np.float32]
+    With addend_factor the sum is fma(addend[c], addend_factor[c], f32(acc)), rounded once (fbgemm, per-tensor weights).
+    """
+
+    addend: Vector
+    multiplier: Vector
     zero_point: int
     low: int
     high: int
+    addend_factor: Vector | None = None
+
+    @property
+    def kind(self) -> Requantization:
+        """The specs' name of this form; fma(addend, 1, acc) is the plain sum."""
+        return "accumulator" if self.addend_factor is None or np.all(self.addend_factor == 1) else "fused"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RealRequantize:
-    """onednn's form: clamp(rne((f32(acc) * scale[c] + bias[c]) * inverse_scale + f32(zero_point)), low, high)."""
+    """onednn's form, every operation rounded: clamp(rne(t * output_factor + f32(zero_point)), low, high) with
+    t = f32(acc) * input_factor * kernel_factor[c] + addend[c].
+    """
 
-    scale: npt.NDArray[np.float32]
-    bias: npt.NDArray[np.float32]
-    inverse_scale: float
+    input_factor: float
+    kernel_factor: Vector
+    addend: Vector
+    output_factor: float
     zero_point: int
     low: int
     high: int
+
+    @property
+    def kind(self) -> Requantization:
+        """The specs' name of this form."""
+        return "real"
 
 
 RequantizeParams: TypeAlias = AccumulatorRequantize | RealRequantize

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from qtorch_relay._tvm import PrimFunc
 from qtorch_relay.errors import QTorchRelayError
 from qtorch_relay.kernels import cases, reference
+from qtorch_relay.kernels.arguments import Arguments, matmul_arguments
 from qtorch_relay.kernels.conv2d import build_conv2d, why_not_conv2d
 from qtorch_relay.kernels.conv2d_pack import pack_conv2d
 from qtorch_relay.kernels.spec import Conv2dSpec
@@ -30,7 +31,8 @@ class Kernel:
     build: returns the PrimFunc (inputs, constants, output last); a pure function of the spec.
     pack: returns the constants, in argument order, as numpy arrays.
     reference: returns the output as numpy, from the inputs and the same arguments as pack.
-    cases: specs its tests run, tile boundaries and extremes among them.
+    arguments: returns random arguments (inputs, constants) from (spec, seed, extreme), for tests and benchmarks.
+    cases: specs its tests run, tile boundaries and odd sizes among them.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Kernel:
     build: Callable[[Any], PrimFunc]
     pack: Callable[..., list[npt.NDArray[Any]]]
     reference: Callable[..., npt.NDArray[Any]]
+    arguments: Callable[[Any, int, bool], Arguments]
     cases: tuple[Any, ...]
 
 
@@ -52,6 +55,7 @@ KERNELS: tuple[Kernel, ...] = (
         build=partial(build_conv2d, avx512vnni),
         pack=partial(pack_conv2d, avx512vnni),
         reference=reference.conv2d,
+        arguments=matmul_arguments,
         cases=cases.CONV2D,
     ),
 )

@@ -69,6 +69,19 @@ def intrinsic(dtype: str, name: str, *arguments: Expr) -> Expr:
     return T.call_llvm_pure_intrin(dtype, name, *arguments)
 
 
+def fma(a: Expr, b: Expr, c: Expr) -> Expr:
+    """Returns a * b + c rounded once."""
+    return intrinsic(str(c.ty.dtype), "llvm.fma", a, b, c)
+
+
+def rounded_product(a: Expr, b: Expr) -> Expr:
+    """Returns a * b rounded, whatever is done with it next.
+
+    TVM compiles with LLVM's AllowFPOpFusion::Fast, which would make one fma of a * b + c; the fence is no instruction.
+    """
+    return intrinsic(str(a.ty.dtype), "llvm.arithmetic.fence", a * b)
+
+
 def scratch(size: int, dtype: str) -> Buffer:
     """Allocates uninitialized memory for the innermost parallel iteration."""
     return T.alloc_buffer((size,), dtype, scope="global")

@@ -1,12 +1,15 @@
-"""Runs one kernel on one spec between guard bytes and compares it with its reference, code for code."""
+"""Compiles kernels and runs them between guard bytes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 
+from qtorch_relay import targets
 from qtorch_relay._tvm import tvm
 from qtorch_relay.kernels.table import Kernel
 
@@ -14,35 +17,30 @@ ALIGNMENT = 64
 CANARY = 0xA5
 
 
-@cache
-def compile_kernels(kernels: tuple[tuple[Kernel, Any], ...]) -> Any:
-    """Returns the runtime module with function k0, k1, ... for these (kernel, spec) pairs."""
-    functions = {
-        f"k{i}": kernel.build(spec).with_attr("global_symbol", f"k{i}") for i, (kernel, spec) in enumerate(kernels)
-    }
-    return tvm.compile(tvm.IRModule(functions), target={"kind": "llvm", "mcpu": "znver4"})
+def compile_kernel(kernel: Kernel, specs: Sequence[Any]) -> Any:
+    """Returns the runtime module with a kernel's functions for these specs, named k0, k1, ..."""
+    functions = {f"k{i}": kernel.build(spec).with_attr("global_symbol", f"k{i}") for i, spec in enumerate(specs)}
+    return tvm.compile(tvm.IRModule(functions), target=targets.resolve(kernel.isa).to_tvm())
 
 
 class Guarded:
-    """A tensor whose bytes end right before guard bytes that must not change (and start right after others)."""
+    """A tensor between guard bytes that must not change; its last byte is the last one before them."""
 
     def __init__(self, array: np.ndarray) -> None:
-        size = array.nbytes
-        self.memory = np.full(size + 4 * ALIGNMENT, CANARY, np.uint8)
+        self.memory = np.full(array.nbytes + 4 * ALIGNMENT, CANARY, np.uint8)
         self.start = ALIGNMENT + (-self.memory.ctypes.data) % ALIGNMENT
-        self.end = self.start + size
+        self.end = self.start + array.nbytes
         self.array = self.memory[self.start : self.end].view(array.dtype).reshape(array.shape)
         self.array[...] = array
         self.tensor = tvm.runtime.from_dlpack(self.array)
 
     def check(self) -> None:
-        """Raises if a guard byte changed."""
         assert (self.memory[: self.start] == CANARY).all(), "wrote before the buffer"
         assert (self.memory[self.end :] == CANARY).all(), "wrote past the buffer"
 
 
-def run(function: Any, inputs: list[np.ndarray], out: np.ndarray) -> np.ndarray:
-    """Returns the output of a compiled kernel; raises if it writes anywhere else, inputs included."""
+def run_guarded(function: Any, inputs: Sequence[np.ndarray], out: np.ndarray) -> np.ndarray:
+    """Returns the output of a compiled kernel; fails if it writes anywhere else, inputs included."""
     arguments = [Guarded(array) for array in (*inputs, out)]
     function(*(argument.tensor for argument in arguments))
     for argument, before in zip(arguments, inputs, strict=False):
@@ -50,3 +48,19 @@ def run(function: Any, inputs: list[np.ndarray], out: np.ndarray) -> np.ndarray:
         assert (argument.array == before).all(), "wrote to an input"
     arguments[-1].check()
     return arguments[-1].array
+
+
+@pytest.fixture(scope="session")
+def compile_specs() -> Callable[[Kernel, Sequence[Any]], Any]:
+    return compile_kernel
+
+
+@pytest.fixture(scope="session")
+def compiled_cases() -> Callable[[Kernel], Any]:
+    """The compiled functions of all cases of a row, compiled once a session."""
+    return cache(lambda kernel: compile_kernel(kernel, kernel.cases))
+
+
+@pytest.fixture(scope="session")
+def run_kernel() -> Callable[..., np.ndarray]:
+    return run_guarded

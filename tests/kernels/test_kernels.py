@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
+import dataclasses
 
 import numpy as np
 import pytest
-from data import matmul_arguments
-from harness import compile_kernels, run
 
 from qtorch_relay.kernels.table import KERNELS, Kernel
 
@@ -19,19 +16,24 @@ CASES = [
 ]
 
 
-@cache
-def compiled(kernel: Kernel) -> Any:
-    """Returns the functions of all cases of a row, compiled together."""
-    return compile_kernels(tuple((kernel, spec) for spec in kernel.cases))
-
-
 @pytest.mark.parametrize(("kernel", "index"), CASES)
-def test_kernel_equals_reference(kernel: Kernel, index: int) -> None:
+def test_kernel_equals_reference(kernel: Kernel, index: int, compiled_cases, run_kernel) -> None:
     spec = kernel.cases[index]
     assert kernel.why_not(spec) is None
     for extreme in (False, True):
-        inputs, constants = matmul_arguments(spec, seed=index, extreme=extreme)
+        inputs, constants = kernel.arguments(spec, index, extreme)
         expected = kernel.reference(spec, *inputs, *constants)
         packed = kernel.pack(spec, *constants)
-        actual = run(compiled(kernel)[f"k{index}"], [*inputs, *packed], np.zeros(spec.out_shape, spec.out_dtype))
+        actual = run_kernel(compiled_cases(kernel)[f"k{index}"], [*inputs, *packed], np.zeros_like(expected))
         np.testing.assert_array_equal(actual, expected, err_msg=str(spec))
+
+
+def test_equal_specs_have_equal_hashes() -> None:
+    for kernel in KERNELS:
+        for spec in kernel.cases:
+            assert hash(dataclasses.replace(spec)) == hash(spec)
+
+
+def test_kernel_names_are_unique() -> None:
+    names = [kernel.name for kernel in KERNELS]
+    assert len(set(names)) == len(names)

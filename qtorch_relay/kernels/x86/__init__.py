@@ -1,0 +1,1 @@
+"""Tile operations of x86 instruction sets."""
