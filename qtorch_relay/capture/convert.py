@@ -27,7 +27,9 @@ from qtorch_relay.capture.provenance import SourceMap, module_path
 from qtorch_relay.errors import QTorchRelayError, UnsupportedOpError, UnsupportedQuantSchemeError
 
 
-def to_graph(torch_graph: Any, specs: Iterable[InputSpec], engine: str, sources: SourceMap) -> Graph:
+def to_graph(
+    torch_graph: Any, specs: Iterable[InputSpec], engine: str, sources: SourceMap, channels_last: frozenset[str]
+) -> Graph:
     """Returns the neutral graph of a torch graph whose inputs are the given ones.
 
     Raises: UnsupportedQuantSchemeError or UnsupportedOpError that lists every constant that has no neutral form.
@@ -41,7 +43,7 @@ def to_graph(torch_graph: Any, specs: Iterable[InputSpec], engine: str, sources:
     outputs = [converter.output(value) for value in torch_graph.outputs()]
     converter.raise_problems()
     output = outputs[0] if len(outputs) == 1 else tuple(outputs)
-    return Graph(inputs=inputs, nodes=_without_dead(nodes, output), output=output, engine=engine)
+    return Graph(inputs, _without_dead(nodes, output), output, engine, channels_last)
 
 
 class _Converter:

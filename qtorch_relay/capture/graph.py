@@ -112,12 +112,17 @@ class GraphInput:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A program with named inputs; output is one operand (a Value, or a tuple, list or dict of operands)."""
+    """A program with named inputs; output is one operand (a Value, or a tuple, list or dict of operands).
+
+    channels_last: names of the values that PyTorch holds in channels-last memory when the inputs are contiguous. Some of its
+        kernels round differently for that layout.
+    """
 
     inputs: tuple[GraphInput, ...]
     nodes: tuple[Node, ...]
     output: Operand
     engine: str
+    channels_last: frozenset[str] = frozenset()
 
     def walk(self) -> Iterator[Node]:
         """Yields every node, those of nested blocks included, in order."""

@@ -30,17 +30,33 @@ _NOT_RUN = frozenset({
 })  # fmt: skip
 
 
-def specialize(graph: Any, examples: list[torch.Tensor], sources: SourceMap) -> None:
+def specialize(graph: Any, examples: list[torch.Tensor], sources: SourceMap) -> frozenset[str]:
     """Folds shape queries and all that follows from them, until nothing changes.
 
+    Returns: the names of the values that the last run held in channels-last memory.
     Raises: InvalidInputError if the model cannot take inputs of these shapes and dtypes.
     """
-    while _fold_queries(graph, examples, sources):
-        fold(graph)
+    changed = True
+    while changed:
+        changed, values = _fold_queries(graph, examples, sources)
+        if changed:
+            fold(graph)
+    return frozenset(name for name, value in values.items() if _is_channels_last(value))
 
 
-def _fold_queries(graph: Any, examples: list[torch.Tensor], sources: SourceMap) -> bool:
-    """Replaces the shape queries that can be answered by constants, and tells whether there were any."""
+def _is_channels_last(value: Any) -> bool:
+    return (
+        isinstance(value, torch.Tensor)
+        and value.dim() == 4
+        and value.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def _fold_queries(graph: Any, examples: list[torch.Tensor], sources: SourceMap) -> tuple[bool, dict[str, Any]]:
+    """Replaces the shape queries that can be answered by constants.
+
+    Returns: whether there were any, and the values of the run.
+    """
     values: dict[str, Any] = {}  # of what has been run
     fixed: set[str] = set()  # values that hold for every input of these shapes; of the others only shape and dtype do
     for value, example in zip(graph.inputs(), examples, strict=True):
@@ -68,7 +84,7 @@ def _fold_queries(graph: Any, examples: list[torch.Tensor], sources: SourceMap) 
                 values[value.debugName()] = output
         if is_fixed:
             fixed.update(v.debugName() for v in node.outputs())
-    return changed
+    return changed, values
 
 
 def _can_run(node: Any, aliases: Any) -> bool:

@@ -54,9 +54,9 @@ def capture_model(model: Any, input_infos: Any, engine: str | None = None) -> Ca
         specs = _name_inputs(torch_graph, script, specs)
         fold(torch_graph)
         drop_messages(torch_graph, sources)
-        specialize(torch_graph, [spec.example() for spec in specs], sources)
+        channels_last = specialize(torch_graph, [spec.example() for spec in specs], sources)
         rename_mutated(torch_graph, sources)
-        return CapturedModel(to_graph(torch_graph, specs, name, sources), torch_graph)
+        return CapturedModel(to_graph(torch_graph, specs, name, sources, channels_last), torch_graph)
 
 
 def _as_script(model: Any, specs: tuple[InputSpec, ...]) -> Any:
