@@ -114,8 +114,8 @@ class GraphInput:
 class Graph:
     """A program with named inputs; output is one operand (a Value, or a tuple, list or dict of operands).
 
-    channels_last: names of the values that PyTorch holds in channels-last memory when the inputs are contiguous. Some of its
-        kernels round differently for that layout.
+    channels_last: names of the values that PyTorch holds in channels-last memory when the inputs are contiguous. Some
+        of its kernels round differently for that layout.
     """
 
     inputs: tuple[GraphInput, ...]

@@ -27,7 +27,7 @@ def op_name(node: Any) -> str:
     return f"{kind}.{overload}" if overload else kind
 
 
-def find_operation(name: str, overload: str) -> Callable[..., Any]:
+def find_operation(name: str, overload: str) -> Any:
     """Returns the callable of "ns::name" and an overload ("" for none).
 
     Raises: UnsupportedOpError if this build of PyTorch has no such op.

@@ -46,9 +46,7 @@ def specialize(graph: Any, examples: list[torch.Tensor], sources: SourceMap) -> 
 
 def _is_channels_last(value: Any) -> bool:
     return (
-        isinstance(value, torch.Tensor)
-        and value.dim() == 4
-        and value.is_contiguous(memory_format=torch.channels_last)
+        isinstance(value, torch.Tensor) and value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
     )
 
 
