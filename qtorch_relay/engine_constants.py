@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay.errors import EngineError
-from qtorch_relay.qparams import PerChannel, PerTensor
+from qtorch_relay.qparams import PerChannel, PerTensor, code_range
 
 F32 = np.float32
 Vector = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.integer]
 
 ENGINES = ("fbgemm", "onednn", "x86", "qnnpack")
 
@@ -138,6 +139,94 @@ def _qnnpack(
         integer_bias = np.broadcast_to(np.clip(rounded, -(2.0**31), 2.0**31 - 1).astype(np.int32), (channels,))
     zeros = np.zeros(channels, F32)
     return AccumulatorFactors(zeros, np.ones(1, F32), multiplier, integer_bias)
+
+
+@dataclass(frozen=True)
+class FixedPointAddFactors:
+    """Multipliers and shift of qnnpack's addition, see numerics.add_fixed_point."""
+
+    lhs_multiplier: int
+    rhs_multiplier: int
+    shift: int
+
+    def operands(self) -> dict[str, np.int32]:
+        """The operands of qnn.add with arithmetic "fixed_point"."""
+        return {
+            "lhs_multiplier": np.int32(self.lhs_multiplier),
+            "rhs_multiplier": np.int32(self.rhs_multiplier),
+            "shift": np.int32(self.shift),
+        }
+
+
+def fixed_point_add_factors(lhs_scale: float, rhs_scale: float, output_scale: float) -> FixedPointAddFactors:
+    """Returns both scales over the output's as integers of at most 22 bits with one common shift.
+
+    The larger ratio lies in [2**e, 2**(e + 1)); both are multiplied by 2**(21 - e) and rounded half to even.
+    Source: PyTorch quantized/cpu/qnnpack/src/add.c and requantization params (pytorch_qnnp_compute_add_quantization_params).
+    """
+    lhs, rhs = (F32(scale) / F32(output_scale) for scale in (lhs_scale, rhs_scale))
+    exponent = int(np.frexp(max(lhs, rhs))[1]) - 1
+    shift = 21 - exponent
+    scaled = [int(np.rint(ratio * F32(2.0) ** F32(shift))) for ratio in (lhs, rhs)]
+    return FixedPointAddFactors(scaled[0], scaled[1], shift)
+
+
+def mul_multiplier(lhs_scale: float, rhs_scale: float, output_scale: float) -> np.float32:
+    """Returns (sa * sb) * (1 / sy), three float32 roundings, as quantized::mul makes it on every engine.
+
+    Source: PyTorch quantized/cpu/kernels/QuantizedOpKernels.cpp qmul_kernel.
+    """
+    return F32(F32(F32(lhs_scale) * F32(rhs_scale)) * (F32(1) / F32(output_scale)))
+
+
+def concatenate_table(source: PerTensor, output: PerTensor, *, vectorized: bool, channels_last: bool) -> Codes:
+    """Returns what quantized::cat makes of each of an input's 256 codes, least code first.
+
+    channels_last: every input lies in channels-last memory and is joined along the channels; then the first
+    channels // 8 * 8 channels of each input take the vectorized way, the rest the scalar one.
+    Source: PyTorch quantized/cpu/kernels/QuantizedOpKernels.cpp qcat_nhwc_kernel, qconcat.cpp quantized_cat_impl.
+    """
+    low, high = code_range(source.dtype)
+    codes = np.arange(low, high + 1)
+    if channels_last and source == output:
+        return codes.astype(source.dtype)
+    scale, inverse, zero_point = F32(source.scale), F32(1) / F32(output.scale), F32(output.zero_point)
+    if channels_last and vectorized:
+        real = fused_multiply_add(codes.astype(F32), scale, scale * F32(-source.zero_point))
+        rounded = np.rint(real * F32(1 / output.scale)) + zero_point
+    elif channels_last:
+        real = scale * (codes - source.zero_point).astype(F32)
+        rounded = np.rint(real * inverse + zero_point)
+    else:
+        real = scale * (codes - source.zero_point).astype(F32)
+        rounded = np.rint(fused_multiply_add(real, inverse, zero_point))
+    return np.clip(rounded, low, high).astype(source.dtype)
+
+
+def fused_multiply_add(a: Any, b: Any, c: Any) -> Vector:
+    """Returns float32(a * b + c) rounded once, for float32 arguments that broadcast.
+
+    The product is exact in float64; TwoSum gives the sum's error, which decides where the float64 sum lies within an ulp of the
+    middle between two float32 (the canonicalization fused_multiply_add has the proof).
+    """
+    product, addend = np.float64(a) * np.float64(b), np.float64(c)
+    total = product + addend
+    part = total - product
+    error = (product - (total - part)) + (addend - part)
+    ulp = np.abs(total) * 2.0**-52
+    above, below = F32(total + ulp), F32(total - ulp)
+    middle = (np.float64(above) + np.float64(below)) / 2
+    side = (total - middle) + error
+    fused: Vector = np.where(side > 0, above, np.where(side < 0, below, F32(middle))).astype(F32)
+    return fused
+
+
+def qnnpack_mean_factor(scale: float, count: int) -> np.float32:
+    """Returns qnnpack's factor for the mean of count codes, s / (s * count) in float32.
+
+    Source: PyTorch quantized/cpu/qnnpack/src/average-pooling.c, global-average-pooling.c.
+    """
+    return F32(F32(scale) / (F32(scale) * F32(count)))
 
 
 def resolve_x86(kind: str, weight: PerTensor | PerChannel, groups: int = 1) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,9 +29,10 @@ Kind = TypeVar("Kind")
 class ImportContext:
     """The state of one import: values by name, the parameters met so far, and the block that is being built."""
 
-    def __init__(self, builder: Any, engine: str) -> None:
+    def __init__(self, builder: Any, engine: str, channels_last: frozenset[str]) -> None:
         self.builder = builder
         self.engine = engine
+        self._channels_last = channels_last
         self.params: dict[str, np.ndarray[Any, Any]] = {}
         self._param_vars: dict[str, Any] = {}
         self._param_of_array: dict[int, Any] = {}
@@ -38,9 +40,12 @@ class ImportContext:
 
     # ---- values of the graph
 
-    def bind(self, value: Value, meaning: Any) -> None:
-        """Gives a graph value its meaning."""
+    def bind(self, value: Value, meaning: Any) -> Any:
+        """Gives a graph value its meaning and returns it; a quantized tensor learns how PyTorch lays this value out."""
+        if isinstance(meaning, QuantizedValue):
+            meaning = replace(meaning, channels_last=value.name in self._channels_last)
         self._values[value.name] = meaning
+        return meaning
 
     def resolve(self, operand: Operand) -> Any:
         """Returns what an operand means: a QuantizedValue, a TensorValue, packed parameters or a Python value."""

@@ -54,7 +54,7 @@ def import_graph(graph: Graph, *, all_layers: bool = False) -> ImportedModule:
     """
     _refuse_unsupported(graph)
     builder = relax.BlockBuilder()
-    context = ImportContext(builder, graph.engine)
+    context = ImportContext(builder, graph.engine, graph.channels_last)
     inputs = []
     for graph_input in graph.inputs:
         var = relax.Var(graph_input.value.name, relax.TensorType(graph_input.shape, graph_input.dtype))
@@ -115,7 +115,7 @@ def _convert_nodes(
             result = found.convert(context, node)
             results = list(result) if len(node.outputs) > 1 else [result]
         for value, meaning in zip(node.outputs, results, strict=True):
-            context.bind(value, meaning)
+            meaning = context.bind(value, meaning)
             if isinstance(meaning, QuantizedValue | TensorValue):
                 collected.append((node, value.name, meaning))
 
@@ -157,7 +157,8 @@ def _convert_if(context: ImportContext, node: Node, collected: Any) -> list[Any]
         condition = bool(condition.reshape(-1)[0])
     if not isinstance(condition, bool | int):
         raise context.unsupported(
-            node, f"the branch depends on {describe(condition)}, which is known only at run time; trace the model instead"
+            node,
+            f"the branch depends on {describe(condition)}, which is known only at run time; trace the model instead",
         )
     block: Block = node.blocks[0] if condition else node.blocks[1]
     _convert_nodes(context, block.nodes, collected)
@@ -178,7 +179,9 @@ def _flatten(value: Any, leaves: list[QuantizedValue | TensorValue]) -> Any:
         return {"dict": [[key, _flatten(item, leaves)] for key, item in value.items()]}
     if value is None:
         return None
-    raise UnsupportedOpError(f"the model returns {describe(value)}; tensors, and tuples, lists and dicts of them, can be returned")
+    raise UnsupportedOpError(
+        f"the model returns {describe(value)}; tensors, and tuples, lists and dicts of them, can be returned"
+    )
 
 
 def _qparams_spec(value: QuantizedValue | TensorValue) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from qtorch_relay.qnn.op_def import static_shape
@@ -11,10 +11,14 @@ from qtorch_relay.qparams import PerTensor
 
 @dataclass(frozen=True, eq=False)
 class QuantizedValue:
-    """Codes together with the parameters that give them meaning; the two never part."""
+    """Codes together with the parameters that give them meaning; the two never part.
+
+    channels_last: PyTorch holds this tensor in channels-last memory; some of its kernels round differently there.
+    """
 
     expr: Any
     qparams: PerTensor
+    channels_last: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -23,7 +27,7 @@ class QuantizedValue:
 
     def with_expr(self, expr: Any) -> QuantizedValue:
         """Returns other codes of the same parameters, for ops that only move or choose codes."""
-        return QuantizedValue(expr, self.qparams)
+        return replace(self, expr=expr)
 
 
 @dataclass(frozen=True, eq=False)

@@ -123,7 +123,7 @@ def _requantize_params(requantize: Operands, channels: int, clamp: Clamp) -> Acc
 
     if requantize.attrs["arithmetic"] == "accumulator":
         return AccumulatorRequantize(
-            vector("addend"), vector("multiplier"), zero_point, clamp.low, clamp.high
+            vector("addend"), vector("multiplier"), zero_point, clamp.low, clamp.high, vector("addend_factor")
         )
     return RealRequantize(
         float(requantize.scalar("input_factor")),

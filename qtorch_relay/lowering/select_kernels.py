@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qtorch_relay._tvm import Call, constant_array, relax
-from qtorch_relay.kernels import AccumulatorRequantize, Conv2dSpec, DenseSpec, NoKernelError, select
+from qtorch_relay.kernels import Conv2dSpec, DenseSpec, NoKernelError, select
 from qtorch_relay.lowering.match import Program, match_requantized
 from qtorch_relay.lowering.rebuild import bindings_of, op_name, rebuild_main, users_of
 from qtorch_relay.qnn.op_def import static_shape
@@ -151,7 +151,7 @@ def _conv2d(program: Program, binding: Any) -> KernelCall | str | None:
         attrs["groups"],
         operands.dtype("data"),
         found.out_dtype,
-        _kind(found.params),
+        found.params.kind,
     )
     packed = (weight, int(operands.scalar("input_zero_point")), found.params, found.bias_s32)
     return KernelCall(spec, (operands["data"],), packed, found.result, found.inner)
@@ -166,15 +166,9 @@ def _dense(program: Program, binding: Any) -> KernelCall | str | None:
     if len(shape) != 2:
         return f"its data has {len(shape)} dimensions; kernels take 2"
     weight = constant_array(operands["weight"])
-    spec = DenseSpec(
-        shape[0], shape[1], weight.shape[0], operands.dtype("data"), found.out_dtype, _kind(found.params)
-    )
+    spec = DenseSpec(shape[0], shape[1], weight.shape[0], operands.dtype("data"), found.out_dtype, found.params.kind)
     packed = (weight, int(operands.scalar("input_zero_point")), found.params, found.bias_s32)
     return KernelCall(spec, (operands["data"],), packed, found.result, found.inner)
-
-
-def _kind(params: Any) -> str:
-    return "accumulator" if isinstance(params, AccumulatorRequantize) else "real"
 
 
 MATCHERS: dict[str, Matcher] = {

@@ -20,6 +20,18 @@ one more attribute or a last, optional operand; each docstring says what that be
 from qtorch_relay.qnn.conv import conv2d
 from qtorch_relay.qnn.dense import dense
 from qtorch_relay.qnn.elementwise import add, concatenate, mul
+from qtorch_relay.qnn.pooling import avg_pool2d
 from qtorch_relay.qnn.quantize import dequantize, lookup, quantize, requantize
 
-__all__ = ["add", "concatenate", "conv2d", "dense", "dequantize", "lookup", "mul", "quantize", "requantize"]
+__all__ = [
+    "add",
+    "avg_pool2d",
+    "concatenate",
+    "conv2d",
+    "dense",
+    "dequantize",
+    "lookup",
+    "mul",
+    "quantize",
+    "requantize",
+]

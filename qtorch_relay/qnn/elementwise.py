@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.errors import VerifyError
@@ -23,8 +26,12 @@ from qtorch_relay.qnn.op_def import (
 )
 from qtorch_relay.qnn.quantize import ROUNDINGS
 
-ADD_ARITHMETICS = ("requantize", "float32", "fixed_point")
-CONCATENATE_ARITHMETICS = ("requantize", "float32")
+ADD_EXTENSIONS = {"float32": (), "fixed_point": ("lhs_multiplier", "rhs_multiplier", "shift")}
+MUL_EXTENSIONS = {"float32": ("multiplier",)}
+MUL_ARITHMETICS = ("relay", *MUL_EXTENSIONS)
+ADD_ARITHMETICS = ("relay", *ADD_EXTENSIONS)
+CONCATENATE_EXTENSIONS = {"lookup": ("tables",)}
+CONCATENATE_ARITHMETICS = ("relay", *CONCATENATE_EXTENSIONS)
 
 _BINARY_OPERANDS = (
     "lhs",
@@ -67,6 +74,9 @@ def _check_add(operands: Operands) -> None:
     _check_binary(operands)
     check_choice(operands, "arithmetic", ADD_ARITHMETICS)
     check_choice(operands, "rounding", ROUNDINGS)
+    for name in ADD_EXTENSIONS.get(operands.attrs["arithmetic"], ()):
+        check_dtype(operands, name, ("int32",))
+        operands.scalar(name)
 
 
 _ADD = define_op(
@@ -76,21 +86,27 @@ _ADD = define_op(
     _binary_type,
     _check_add,
     "codes of the sum of two tensors",
+    extensions=ADD_EXTENSIONS,
 )
 
 
 def _check_mul(operands: Operands) -> None:
     _check_binary(operands)
+    check_choice(operands, "arithmetic", MUL_ARITHMETICS)
     check_choice(operands, "rounding", ROUNDINGS)
+    for name in MUL_EXTENSIONS.get(operands.attrs["arithmetic"], ()):
+        check_dtype(operands, name, ("float32",))
+        operands.scalar(name)
 
 
 _MUL = define_op(
     "qnn.mul",
     _BINARY_OPERANDS,
-    ("lhs_axis", "rhs_axis", "rounding"),
+    ("lhs_axis", "rhs_axis", "arithmetic", "rounding"),
     _binary_type,
     _check_mul,
     "codes of the product of two tensors",
+    extensions=MUL_EXTENSIONS,
 )
 
 
@@ -128,21 +144,24 @@ def add(
     lhs_axis: int = -1,
     rhs_axis: int = -1,
     *,
-    arithmetic: str = "requantize",
+    arithmetic: str = "relay",
     rounding: str = "UPWARD",
+    factors: Mapping[str, Any] = MappingProxyType({}),
 ) -> Expr:
     """qnn.add, with the way the sum is computed as an extension.
 
     arithmetic:
-      "requantize" (Relay's): each side is requantized to the output's parameters, then added: two roundings.
+      "relay": each side is requantized to the output's parameters, then added: two roundings.
       "float32" (fbgemm, onednn): rne((fma(sa, qa, -za * sa) + fma(sb, qb, -zb * sb)) * (1 / sy)) + zy.
-      "fixed_point" (qnnpack): 32-bit multipliers and one rounding shift, see numerics.add_fixed_point.
-    In stock Relay all three become "requantize": up to one code of difference.
+      "fixed_point" (qnnpack): with int32 factors lhs_multiplier, rhs_multiplier and shift,
+        half_away((qa - za) * lhs_multiplier + (qb - zb) * rhs_multiplier) / 2**shift) + zy.
+    In stock Relay all three become "relay": up to one code of difference.
     """
+    operands = _binary_operands(
+        lhs, rhs, lhs_scale, lhs_zero_point, rhs_scale, rhs_zero_point, output_scale, output_zero_point
+    )
     return _ADD(
-        _binary_operands(
-            lhs, rhs, lhs_scale, lhs_zero_point, rhs_scale, rhs_zero_point, output_scale, output_zero_point
-        ),
+        {**operands, **{name: as_zero_point(value) for name, value in factors.items()}},
         {"lhs_axis": lhs_axis, "rhs_axis": rhs_axis, "arithmetic": arithmetic, "rounding": rounding},
     )
 
@@ -159,14 +178,20 @@ def mul(
     lhs_axis: int = -1,
     rhs_axis: int = -1,
     *,
+    arithmetic: str = "relay",
     rounding: str = "UPWARD",
+    factors: Mapping[str, Any] = MappingProxyType({}),
 ) -> Expr:
-    """qnn.mul: round(float((qa - za) * (qb - zb)) * (sa * sb / sy)) + zy, clamped. rounding as in requantize."""
+    """qnn.mul: round(float((qa - za) * (qb - zb)) * multiplier) + zy, clamped; rounding as in requantize.
+
+    arithmetic "relay": multiplier = sa * sb / sy; "float32" (PyTorch): the float32 factor multiplier, (sa * sb) * (1 / sy).
+    """
+    operands = _binary_operands(
+        lhs, rhs, lhs_scale, lhs_zero_point, rhs_scale, rhs_zero_point, output_scale, output_zero_point
+    )
     return _MUL(
-        _binary_operands(
-            lhs, rhs, lhs_scale, lhs_zero_point, rhs_scale, rhs_zero_point, output_scale, output_zero_point
-        ),
-        {"lhs_axis": lhs_axis, "rhs_axis": rhs_axis, "rounding": rounding},
+        {**operands, **{name: as_scale(value) for name, value in factors.items()}},
+        {"lhs_axis": lhs_axis, "rhs_axis": rhs_axis, "arithmetic": arithmetic, "rounding": rounding},
     )
 
 
@@ -182,6 +207,10 @@ def _concatenate_type(operands: Operands) -> Any:
 def _check_concatenate(operands: Operands) -> None:
     check_choice(operands, "arithmetic", CONCATENATE_ARITHMETICS)
     fields = operands["data"].fields
+    if operands.attrs["arithmetic"] == "lookup" and operands.shape("tables") != (len(fields), 256):
+        raise VerifyError(
+            f"qnn.concatenate: tables must have shape ({len(fields)}, 256), found {operands.shape('tables')}"
+        )
     dtypes = {str(field.ty.dtype) for field in fields}
     if len(dtypes) != 1 or not dtypes <= set(CODES_8BIT):
         raise VerifyError(f"qnn.concatenate: all inputs must be uint8 or all int8, found {sorted(dtypes)}")
@@ -203,6 +232,7 @@ _CONCATENATE = define_op(
     _concatenate_type,
     _check_concatenate,
     "codes of several tensors, each brought to the output's scale and zero point, one after another",
+    extensions=CONCATENATE_EXTENSIONS,
 )
 
 
@@ -214,20 +244,22 @@ def concatenate(
     output_zero_point: Any,
     axis: int,
     *,
-    arithmetic: str = "requantize",
+    tables: np.ndarray[Any, Any] | None = None,
 ) -> Expr:
-    """qnn.concatenate along axis (counted from 0).
+    """qnn.concatenate along axis (counted from 0); an input whose parameters equal the output's is copied.
 
-    arithmetic: "requantize" (Relay's) or "float32" (PyTorch's: each input dequantized, then quantized again). An input
-    whose parameters equal the output's is copied.
+    tables: None requantizes each input as Relay does. Else (ours, PyTorch's) row i gives the output's code for each of the 256
+    codes of input i: in PyTorch an input's way to the output's parameters depends on its memory layout.
     """
+    extension = {} if tables is None else {"tables": relax.const(tables, str(tables.dtype))}
     return _CONCATENATE(
         {
+            **extension,
             "data": relax.Tuple(list(data)),
             "input_scales": relax.Tuple([as_scale(scale) for scale in input_scales]),
             "input_zero_points": relax.Tuple([as_zero_point(point) for point in input_zero_points]),
             "output_scale": as_scale(output_scale),
             "output_zero_point": as_zero_point(output_zero_point),
         },
-        {"axis": axis, "arithmetic": arithmetic},
+        {"axis": axis, "arithmetic": "relay" if tables is None else "lookup"},
     )

@@ -147,7 +147,9 @@ def check_scale(operands: Operands, name: str, axis_length: int | None = None) -
     if str(scale.dtype) != "float32":
         raise VerifyError(f"{operands.op.name}: {name} must be float32, found {scale.dtype}")
     if not (np.isfinite(scale).all() and (scale > 0).all()):
-        raise VerifyError(f"{operands.op.name}: {name} must be finite and greater than 0, found {scale.reshape(-1)[:4]}")
+        raise VerifyError(
+            f"{operands.op.name}: {name} must be finite and greater than 0, found {scale.reshape(-1)[:4]}"
+        )
     _check_length(operands, name, scale, axis_length)
 
 

@@ -75,7 +75,9 @@ def _call(call: Any) -> str:
     if name in OPS:
         named = Operands(call)
         operands = [
-            _value(named[label]) if label in ("data", "lhs", "rhs", "kernel", "weight") else f"{label}={_value(named[label])}"
+            _value(named[label])
+            if label in ("data", "lhs", "rhs", "kernel", "weight")
+            else f"{label}={_value(named[label])}"
             for label in named.names
         ]
         attributes = [f"{key}={_attribute(value)}" for key, value in named.attrs.items()]

@@ -54,14 +54,14 @@ _QUANTIZE = define_op(
     ("axis", "out_dtype"),
     _out_type,
     _check_quantize,
-    "codes = clamp(rne(data * (1 / output_scale)) + output_zero_point)",
+    "codes = clamp(rne(fma(data, 1 / output_scale, output_zero_point)))",
 )
 
 
-def quantize(
-    data: Expr, output_scale: Any, output_zero_point: Any, axis: int = -1, out_dtype: str = "int8"
-) -> Expr:
-    """qnn.quantize: clamp(rne(data * (1 / output_scale)) + output_zero_point), as PyTorch computes it.
+def quantize(data: Expr, output_scale: Any, output_zero_point: Any, axis: int = -1, out_dtype: str = "int8") -> Expr:
+    """qnn.quantize: clamp(rne(fma(data, 1 / output_scale, output_zero_point))), as PyTorch computes it (FBGEMM QuantizeAvx2).
+
+    NaN becomes the highest code. Relay divides by the scale and rounds half away from zero.
 
     Shapes: data float32 [...]; output_scale and output_zero_point one number, or a vector along axis.
     """
@@ -92,9 +92,7 @@ _DEQUANTIZE = define_op(
 )
 
 
-def dequantize(
-    data: Expr, input_scale: Any, input_zero_point: Any, axis: int = -1, out_dtype: str = "float32"
-) -> Expr:
+def dequantize(data: Expr, input_scale: Any, input_zero_point: Any, axis: int = -1, out_dtype: str = "float32") -> Expr:
     """qnn.dequantize: float32(data - input_zero_point) * input_scale."""
     return _DEQUANTIZE(
         {"data": data, "input_scale": as_scale(input_scale), "input_zero_point": as_zero_point(input_zero_point)},

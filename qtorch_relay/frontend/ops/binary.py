@@ -8,6 +8,7 @@ import numpy as np
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.engine_constants import concatenate_table, fixed_point_add_factors, mul_multiplier
 from qtorch_relay.errors import UnsupportedOpError
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.accumulator import clamp_below_zero
@@ -15,6 +16,9 @@ from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 from qtorch_relay.qnn import add, concatenate, mul
 from qtorch_relay.qparams import PerTensor
+
+
+CAT_LANES = 8  # channels that PyTorch's channels-last concatenation takes at a time; the rest goes through scalar code
 
 
 def _scale_args(lhs: QuantizedValue, rhs: QuantizedValue, output: PerTensor) -> tuple[Any, ...]:
@@ -41,13 +45,17 @@ def quantized_add(context: ImportContext, node: Node) -> QuantizedValue:
     Source: aten/src/ATen/native/quantized/cpu/BinaryOps.cpp; qnnpack's own kernel where shapes and dtypes allow it.
     """
     lhs, rhs, output = _operands(context, node)
-    fixed = context.engine == "qnnpack" and lhs.qparams.dtype == "uint8" and lhs.shape == rhs.shape
+    arithmetic, factors = "float32", {}
+    if context.engine == "qnnpack" and lhs.qparams.dtype == "uint8" and lhs.shape == rhs.shape:
+        arithmetic = "fixed_point"
+        factors = fixed_point_add_factors(lhs.qparams.scale, rhs.qparams.scale, output.scale).operands()
     expr = add(
         lhs.expr,
         rhs.expr,
         *_scale_args(lhs, rhs, output),
-        arithmetic="fixed_point" if fixed else "float32",
+        arithmetic=arithmetic,
         rounding="TONEAREST_EVEN",
+        factors=factors,
     )
     return QuantizedValue(context.emit(expr, node.scope or "add"), output)
 
@@ -65,7 +73,15 @@ def quantized_mul(context: ImportContext, node: Node) -> QuantizedValue:
     Source: aten/src/ATen/native/quantized/cpu/qmul.cpp; the same on every engine for quint8.
     """
     lhs, rhs, output = _operands(context, node)
-    expr = mul(lhs.expr, rhs.expr, *_scale_args(lhs, rhs, output), rounding="TONEAREST_EVEN")
+    multiplier = mul_multiplier(lhs.qparams.scale, rhs.qparams.scale, output.scale)
+    expr = mul(
+        lhs.expr,
+        rhs.expr,
+        *_scale_args(lhs, rhs, output),
+        arithmetic="float32",
+        rounding="TONEAREST_EVEN",
+        factors={"multiplier": multiplier},
+    )
     return QuantizedValue(context.emit(expr, node.scope or "mul"), output)
 
 
@@ -84,7 +100,9 @@ def quantized_cat(context: ImportContext, node: Node) -> QuantizedValue:
     values = _quantized_list(context, node, "qx")
     first = values[0].qparams
     scale = first.scale if context.argument(node, "scale") is None else context.number(node, "scale")
-    zero_point = first.zero_point if context.argument(node, "zero_point") is None else context.integer(node, "zero_point")
+    zero_point = (
+        first.zero_point if context.argument(node, "zero_point") is None else context.integer(node, "zero_point")
+    )
     return _concatenate(context, node, values, PerTensor(scale, zero_point, first.dtype))
 
 
@@ -110,13 +128,26 @@ def _quantized_list(context: ImportContext, node: Node, name: str) -> list[Quant
 
 def _concatenate(context: ImportContext, node: Node, values: list[QuantizedValue], output: PerTensor) -> QuantizedValue:
     axis = context.integer(node, "dim") % len(values[0].shape)
+    channels_last = axis == 1 and all(value.channels_last for value in values)
+    pieces: list[QuantizedValue] = []
+    tables = []
+    for value in values:
+        same = channels_last and value.qparams == output
+        split = value.shape[1] // CAT_LANES * CAT_LANES if channels_last and not same else value.shape[axis]
+        for begin, end, vectorized in ((0, split, True), (split, value.shape[axis], False)):
+            if begin == end:
+                continue
+            whole = end - begin == value.shape[axis]
+            part = relax.op.strided_slice(value.expr, [axis], [begin], [end])
+            pieces.append(value if whole else value.with_expr(context.emit(part)))
+            tables.append(concatenate_table(value.qparams, output, vectorized=vectorized, channels_last=channels_last))
     expr = concatenate(
-        [value.expr for value in values],
-        [np.float32(value.qparams.scale) for value in values],
-        [value.qparams.zero_point for value in values],
-        np.float32(output.scale),
+        [piece.expr for piece in pieces],
+        [piece.qparams.scale for piece in pieces],
+        [piece.qparams.zero_point for piece in pieces],
+        output.scale,
         output.zero_point,
         axis,
-        arithmetic="float32",
+        tables=np.stack(tables),
     )
     return QuantizedValue(context.emit(expr, node.scope or "cat"), output)

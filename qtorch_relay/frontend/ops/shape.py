@@ -108,9 +108,7 @@ def slice_tensor(context: ImportContext, node: Node) -> Tensor:
 def _slice(context: ImportContext, value: Tensor, axis: int, begin: int, end: int, step: int = 1) -> Tensor:
     if (begin, end, step) == (0, value.shape[axis], 1):
         return value
-    return value.with_expr(
-        context.emit(relax.op.strided_slice(value.expr, [axis], [begin], [end], [step]), "slice")
-    )
+    return value.with_expr(context.emit(relax.op.strided_slice(value.expr, [axis], [begin], [end], [step]), "slice"))
 
 
 @converter("aten::select.int", lowering="strided_slice + squeeze")

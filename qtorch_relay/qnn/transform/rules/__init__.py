@@ -1,6 +1,6 @@
 """The canonicalization of every qnn op, by name."""
 
-from qtorch_relay.qnn.transform.rules import conv, elementwise, quantize
+from qtorch_relay.qnn.transform.rules import conv, elementwise, pooling, quantize
 from qtorch_relay.qnn.transform.rules.common import RULES
 
-__all__ = ["RULES", "conv", "elementwise", "quantize"]
+__all__ = ["RULES", "conv", "elementwise", "pooling", "quantize"]

@@ -34,7 +34,6 @@ def canonicalization(name: str) -> Callable[[Rule], Rule]:
     return register
 
 
-
 def constant(value: Any, dtype: str) -> Expr:
     """Returns a constant of this dtype."""
     return relax.const(np.asarray(value, dtype=dtype), dtype)
@@ -100,17 +99,22 @@ def shifted(expr: Expr, zero_point: np.ndarray[Any, Any], rank: int, axis: int) 
     return relax.op.subtract(wide, per_axis(zero_point, rank, axis, "int32"))
 
 
-def product(expr: Expr, factor: np.ndarray[Any, Any], rank: int, axis: int) -> Expr:
+def product(expr: Expr, factor: Expr) -> Expr:
     """Returns expr * factor rounded to float32, safe from contraction with a following addition (see the module's text).
 
-    The factor is a float64 tensor of rank 1 or more, so the code generator cannot see that it fits float32 and narrow the
-    multiplication again.
+    factor must be a float64 tensor of rank 1 or more: a scalar would be written into the code, where the code generator sees
+    that it fits float32 and narrows the multiplication again.
     """
+    return cast(relax.op.multiply(cast(expr, "float64"), factor), "float32")
+
+
+def wide_along(operands: Operands, name: str, rank: int, axis: int) -> Expr:
+    """Returns a float32 constant operand as the float64 tensor that product wants, shaped to broadcast along axis."""
+    factor = operands.constant(name).astype(np.float64)
     shape = [1] * max(rank, 1)
     if factor.size > 1:
         shape[axis] = factor.size
-    wide = constant(factor.astype(np.float64).reshape(shape), "float64")
-    return cast(relax.op.multiply(cast(expr, "float64"), wide), "float32")
+    return constant(factor.reshape(shape), "float64")
 
 
 def round_value(expr: Expr, rounding: str) -> Expr:
@@ -150,3 +154,14 @@ def rank_and_axis(operands: Operands, name: str = "data") -> tuple[int, int]:
     """Returns an operand's rank and the op's axis counted from 0."""
     rank = len(operands.shape(name))
     return rank, operands.attrs["axis"] % max(rank, 1)
+
+
+def look_up(data: Expr, table: np.ndarray[Any, Any]) -> Expr:
+    """Returns table[data - least code] for 8-bit codes; a table that changes nothing costs nothing."""
+    low, high = code_range(str(data.ty.dtype))
+    if (table == np.arange(low, high + 1)).all() and str(table.dtype) == str(data.ty.dtype):
+        return data
+    index = cast(data, "int32")
+    if low:
+        index = relax.op.subtract(index, constant(low, "int32"))
+    return relax.op.take(constant(table, str(table.dtype)), index, axis=0, mode="clip")

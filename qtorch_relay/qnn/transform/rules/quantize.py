@@ -11,6 +11,7 @@ from qtorch_relay.qnn.transform.rules.common import (
     cast,
     constant,
     fused_multiply_add,
+    look_up,
     operand_along,
     per_axis,
     product,
@@ -18,24 +19,23 @@ from qtorch_relay.qnn.transform.rules.common import (
     round_value,
     saturate,
     shifted,
+    wide_along,
 )
-from qtorch_relay.qparams import code_range
 
 
 @canonicalization("qnn.quantize")
 def quantize(operands: Operands) -> Expr:
-    """rne(data * (1 / scale)) + zero_point, clamped; NaN becomes the highest code, as in PyTorch."""
+    """rne(fma(data, 1 / scale, zero_point)), clamped; NaN becomes the highest code, as in PyTorch."""
     rank, axis = rank_and_axis(operands)
-    inverse_scale = np.float32(1) / operands.constant("output_scale")
-    scaled = relax.op.multiply(operands["data"], per_axis(inverse_scale, rank, axis, "float32"))
-    ordered = relax.op.where(relax.op.isnan(scaled), constant(np.inf, "float32"), scaled)
-    rounded = round_value(ordered, "TONEAREST_EVEN")
-    zero_point = operands.constant("output_zero_point")
-    if zero_point.size == 1:
-        return saturate(rounded, int(zero_point.reshape(-1)[0]), operands.attrs["out_dtype"])
-    # Zero points of 8-bit codes: the sum is exact in float32 for |rounded| < 2**23 and saturates beyond.
-    shifted_value = relax.op.add(rounded, per_axis(zero_point, rank, axis, "float32"))
-    return saturate(shifted_value, 0, operands.attrs["out_dtype"])
+    inverse_scale = per_axis(np.float32(1) / operands.constant("output_scale"), rank, axis, "float32")
+    zero_point = per_axis(operands.constant("output_zero_point"), rank, axis, "float32")
+    data = operands["data"]
+    ordered = relax.op.where(relax.op.isnan(data), constant(np.inf, "float32"), data)
+    value = fused_multiply_add((ordered, inverse_scale), zero_point)
+    # An infinite product has no error term: TwoSum gives NaN, and the plain product is right
+    infinite = relax.op.isinf(ordered)
+    value = relax.op.where(infinite, ordered, value)
+    return saturate(round_value(value, "TONEAREST_EVEN"), 0, operands.attrs["out_dtype"])
 
 
 @canonicalization("qnn.dequantize")
@@ -78,9 +78,9 @@ def _requantize_accumulator(operands: Operands, value: Expr, rank: int, axis: in
 
 def _requantize_real(operands: Operands, value: Expr, rank: int, axis: int, zero_point: int) -> Expr:
     value = relax.op.multiply(value, per_axis(operands.constant("input_factor"), rank, axis, "float32"))
-    value = product(value, operands.constant("kernel_factor"), rank, axis)
+    value = product(value, wide_along(operands, "kernel_factor", rank, axis))
     value = relax.op.add(value, operand_along(operands, "addend", rank, axis))
-    value = product(value, operands.constant("output_factor"), rank, axis)
+    value = product(value, wide_along(operands, "output_factor", rank, axis))
     value = relax.op.add(value, constant(zero_point, "float32"))
     return saturate(round_value(value, "TONEAREST_EVEN"), 0, operands.attrs["out_dtype"])
 
@@ -88,8 +88,4 @@ def _requantize_real(operands: Operands, value: Expr, rank: int, axis: int, zero
 @canonicalization("qnn.lookup")
 def lookup(operands: Operands) -> Expr:
     """table[data - least code]."""
-    low, _ = code_range(operands.dtype("data"))
-    index = cast(operands["data"], "int32")
-    if low:
-        index = relax.op.subtract(index, constant(low, "int32"))
-    return relax.op.take(operands["table"], index, axis=0)
+    return look_up(operands["data"], operands.constant("table"))
