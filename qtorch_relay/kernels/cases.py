@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtorch_relay.kernels.spec import Conv2dSpec
+from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec
 
 CONV2D = (
     # every number of channels around a vector, a block and a dot, on few pixels
@@ -22,6 +22,12 @@ CONV2D = (
     Conv2dSpec(1, 8, 8, 16, 32, 1, 1, stride=(2, 2)),
     Conv2dSpec(1, 1, 1, 8, 16, 3, 3, padding=(3, 4, 5, 2)),
     Conv2dSpec(1, 5, 5, 1, 16, 3, 1, dilation=(1, 1)),
+    # groups: smaller than a vector, equal, larger, odd, and a depthwise multiplier
+    *(Conv2dSpec(1, 6, 6, 8 * c, 8 * c, 3, 3, padding=(1, 1, 1, 1), groups=8) for c in (2, 8, 16, 32, 40)),
+    Conv2dSpec(2, 5, 7, 15, 21, 3, 3, stride=(2, 2), padding=(1, 1, 1, 1), groups=3),
+    Conv2dSpec(1, 5, 5, 12, 36, 3, 3, groups=12),
+    Conv2dSpec(1, 5, 5, 64, 32, 1, 1, groups=2),
+    Conv2dSpec(1, 14, 14, 256, 256, 3, 3, padding=(1, 1, 1, 1), groups=32, requantize="real"),
     # dtypes and requantizations
     *(Conv2dSpec(1, 5, 6, 20, 56, 3, 3, requantize=kind) for kind in ("fused", "real")),
     Conv2dSpec(
@@ -44,4 +50,14 @@ CONV2D = (
     Conv2dSpec(1, 7, 7, 256, 264, 3, 3, padding=(1, 1, 1, 1)),
     Conv2dSpec(3, 14, 14, 64, 64, 3, 3, padding=(1, 1, 1, 1), requantize="real"),
     Conv2dSpec(1, 30, 31, 128, 80, 1, 1),
+)
+
+DENSE = (
+    *(DenseSpec(1, features, 10) for features in (1, 3, 4, 5, 17, 64)),
+    *(DenseSpec(rows, 40, features) for rows, features in ((2, 1), (3, 16), (14, 33), (15, 130), (29, 58))),
+    DenseSpec(1, 130, 1000),
+    DenseSpec(1, 2048, 1000, requantize="real"),
+    DenseSpec(3, 58, 40, in_dtype="int8", out_dtype="int8"),
+    DenseSpec(5, 24, 40, requantize="fused"),
+    DenseSpec(64, 256, 512),
 )

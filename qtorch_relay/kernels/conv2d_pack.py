@@ -7,70 +7,112 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, plan_conv2d
+from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan, Reduction, plan_conv2d
 from qtorch_relay.kernels.requantize import pack_requantize
-from qtorch_relay.kernels.spec import Conv2dSpec, RequantizeParams
+from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec, RequantizeParams
 
-
-def lane_channels(channels: int, blocks: int, vectors: int, rest_vectors: int, isa: Any) -> npt.NDArray[np.int64]:
-    """Returns the output channel of every lane, [padded vectors * lanes], -1 for padding."""
-    order = [isa.channel_order(vectors).ravel() + block * vectors * isa.LANES for block in range(blocks)]
-    if rest_vectors:
-        order.append(isa.channel_order(rest_vectors).ravel() + blocks * vectors * isa.LANES)
-    lanes = np.concatenate(order)
-    return np.where(lanes < channels, lanes, -1)
+Weight = npt.NDArray[np.int8]
 
 
 def pack_conv2d(
     isa: Any,
     spec: Conv2dSpec,
-    weight: npt.NDArray[np.int8],
+    weight: Weight,
     in_zero_point: int,
     requantize: RequantizeParams,
     bias_s32: npt.NDArray[np.int32] | None = None,
 ) -> list[npt.NDArray[Any]]:
-    """Returns [weight s8, init s32, scales f32 [2, padded channels], codes s32 [4]] (+ output f32 [2] if "real").
+    """Returns [weight s8, init s32, scales f32, codes s32] (+ factors f32 if "real"); see pack_requantize.
 
-    weight: OIHW codes; packed [block][row][segment][dot][vector][lane][4 bytes], zero where padded.
+    weight: OIHW codes; packed [group][block][row][segment][dot][vector][lane][4 bytes], zero where padded.
     init: -zero_point * sum(weight) (+ bias_s32) for each lane, the accumulators' start.
     """
     plan = plan_conv2d(spec, isa.LANES, isa.REGISTERS)
-    lanes = lane_channels(spec.out_channels, plan.blocks, plan.vectors, plan.rest_vectors, isa)
-    # [O, rows, segments, run]
-    reduction = plan.reduction
-    runs = weight.transpose(0, 2, 3, 1).reshape(spec.out_channels, reduction.rows, reduction.segments, reduction.run)
-    dots = np.zeros((*runs.shape[:3], len(reduction.offsets), DOT_BYTES), dtype=np.int8)
-    used = 0
-    for index, offset in enumerate(reduction.offsets):
-        # bytes before `used` were multiplied by an earlier dot
-        part = runs[..., max(offset, used) : offset + DOT_BYTES]
-        dots[..., index, max(offset, used) - offset :][..., : part.shape[-1]] = part
-        used = offset + DOT_BYTES
+    lanes = lane_channels(plan, isa)
+    dots = weight_dots(_merge_groups(spec, plan, weight), plan.reduction)
     by_lane = np.zeros((lanes.size, *dots.shape[1:]), dtype=np.int8)
     by_lane[lanes >= 0] = dots[lanes[lanes >= 0]]
+    by_group = by_lane.reshape(plan.groups.count, -1, *dots.shape[1:])
     full = plan.blocks * plan.vectors * isa.LANES
-    packed = [_by_block(by_lane[:full], plan.blocks, plan.vectors, isa.LANES)]
-    if plan.rest_vectors:
-        packed.append(_by_block(by_lane[full:], 1, plan.rest_vectors, isa.LANES))
-
+    packed = []
+    for group in by_group:
+        packed += [_by_block(block, plan.vectors) for block in np.split(group[:full], plan.blocks or 1)]
+        packed += [_by_block(group[full:], plan.rest_vectors)] if plan.rest_vectors else []
     zero_point_u8 = in_zero_point + 128 if spec.in_dtype == "int8" else in_zero_point
-    codes = weight.reshape(spec.out_channels, -1).astype(np.int64)
-    start = -zero_point_u8 * codes.sum(axis=1)
-    bound = 255 * np.abs(codes).sum(axis=1)
+    init, bound = accumulator_start(weight.reshape(spec.out_channels, -1), zero_point_u8, bias_s32, lanes)
+    return [np.concatenate(packed), init, *pack_requantize(requantize, bound, lanes, zero_point_u8)]
+
+
+def pack_dense(
+    isa: Any,
+    spec: DenseSpec,
+    weight: Weight,
+    in_zero_point: int,
+    requantize: RequantizeParams,
+    bias_s32: npt.NDArray[np.int32] | None = None,
+) -> list[npt.NDArray[Any]]:
+    """Returns the same constants as pack_conv2d; weight [out_features, in_features]."""
+    conv = spec.as_conv2d()
+    return pack_conv2d(isa, conv, weight.reshape(conv.weight_shape), in_zero_point, requantize, bias_s32)
+
+
+def lane_channels(plan: Conv2dPlan, isa: Any) -> npt.NDArray[np.int64]:
+    """Returns the output channel of every lane, [padded vectors * lanes], -1 for padding."""
+    block_channels = plan.vectors * isa.LANES
+    order = [isa.channel_order(plan.vectors).ravel() + block * block_channels for block in range(plan.blocks)]
+    if plan.rest_vectors:
+        order.append(isa.channel_order(plan.rest_vectors).ravel() + plan.blocks * block_channels)
+    lanes = np.concatenate(order)
+    groups = np.arange(plan.groups.count)[:, None] * plan.groups.out_channels
+    return np.where(lanes < plan.groups.out_channels, lanes + groups, -1).ravel()
+
+
+def accumulator_start(
+    codes: Weight, zero_point_u8: int, bias_s32: npt.NDArray[np.int32] | None, lanes: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Returns (init of every lane, greatest absolute accumulator of every channel) for weights [channels, products].
+
+    acc = sum((x - z) * w) = sum(x * w) - z * sum(w), with |x - z| <= 255.
+    """
+    wide = codes.astype(np.int64)
+    start = -zero_point_u8 * wide.sum(axis=1)
+    bound = 255 * np.abs(wide).sum(axis=1)
     if bias_s32 is not None:
         start = start + bias_s32
         bound = bound + np.abs(bias_s32.astype(np.int64))
     init = np.zeros(lanes.size, dtype=np.int32)
     # accumulators wrap modulo 2^32, so a start beyond int32 is still exact where the sum is not
     init[lanes >= 0] = start[lanes[lanes >= 0]].astype(np.int32)
-    return [
-        np.concatenate(packed),
-        init,
-        *pack_requantize(requantize, bound, lanes, zero_point_u8),
-    ]
+    return init, bound
 
 
-def _by_block(by_lane: npt.NDArray[np.int8], blocks: int, vectors: int, lanes: int) -> npt.NDArray[np.int8]:
-    """Returns [blocks * vectors * lanes, row, segment, dot, 4] as flat [block][row][segment][dot][vector][lane][4]."""
-    shaped = by_lane.reshape(blocks, vectors, lanes, *by_lane.shape[1:])
-    return shaped.transpose(0, 3, 4, 5, 1, 2, 6).ravel()
+def weight_dots(weight: Weight, reduction: Reduction) -> Weight:
+    """Returns OIHW weights as [O, rows, segments, dots, 4 bytes]."""
+    runs = weight.transpose(0, 2, 3, 1).reshape(len(weight), reduction.rows, reduction.segments, reduction.run)
+    dots = np.zeros((*runs.shape[:3], len(reduction.offsets), DOT_BYTES), dtype=np.int8)
+    used = 0
+    for index, offset in enumerate(reduction.offsets):
+        # bytes before `used` were multiplied by an earlier dot
+        start = max(offset, used)
+        part = runs[..., start : offset + DOT_BYTES]
+        dots[..., index, start - offset : start - offset + part.shape[-1]] = part
+        used = offset + DOT_BYTES
+    return dots
+
+
+def _merge_groups(spec: Conv2dSpec, plan: Conv2dPlan, weight: Weight) -> Weight:
+    """Returns weights over the input channels of a merged group, zero between the groups merged."""
+    if plan.groups.merged == 1:
+        return weight
+    group_in, group_out = spec.in_channels // spec.groups, spec.out_channels // spec.groups
+    wide = np.zeros((spec.out_channels, plan.groups.in_channels, *weight.shape[2:]), dtype=np.int8)
+    for channel in range(spec.out_channels):
+        start = channel // group_out % plan.groups.merged * group_in
+        wide[channel, start : start + group_in] = weight[channel]
+    return wide
+
+
+def _by_block(by_lane: Weight, vectors: int) -> Weight:
+    """Returns [vectors * lanes, row, segment, dot, 4] as flat [row][segment][dot][vector][lane][4]."""
+    shaped = by_lane.reshape(vectors, -1, *by_lane.shape[1:])
+    return shaped.transpose(2, 3, 4, 0, 1, 5).ravel()

@@ -134,6 +134,21 @@ class DenseSpec:
         """Multiply-accumulates."""
         return self.rows * self.in_features * self.out_features
 
+    def as_conv2d(self) -> Conv2dSpec:
+        """Returns the 1x1 convolution over one row of pixels that computes the same."""
+        return Conv2dSpec(
+            1,
+            1,
+            self.rows,
+            self.in_features,
+            self.out_features,
+            1,
+            1,
+            in_dtype=self.in_dtype,
+            out_dtype=self.out_dtype,
+            requantize=self.requantize,
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class AccumulatorRequantize:

@@ -13,9 +13,9 @@ from qtorch_relay._tvm import PrimFunc
 from qtorch_relay.errors import QTorchRelayError
 from qtorch_relay.kernels import cases, reference
 from qtorch_relay.kernels.arguments import Arguments, matmul_arguments
-from qtorch_relay.kernels.conv2d import build_conv2d, why_not_conv2d
-from qtorch_relay.kernels.conv2d_pack import pack_conv2d
-from qtorch_relay.kernels.spec import Conv2dSpec
+from qtorch_relay.kernels.conv2d import build_conv2d, build_dense, why_not_conv2d
+from qtorch_relay.kernels.conv2d_pack import pack_conv2d, pack_dense
+from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec
 from qtorch_relay.kernels.x86 import avx512vnni
 
 
@@ -47,6 +47,17 @@ class Kernel:
 
 
 KERNELS: tuple[Kernel, ...] = (
+    Kernel(
+        name="dense_u8s8s32_14x32__x86_avx512vnni",
+        isa=avx512vnni.NAME,
+        spec=DenseSpec,
+        why_not=why_not_conv2d,
+        build=partial(build_dense, avx512vnni),
+        pack=partial(pack_dense, avx512vnni),
+        reference=reference.dense,
+        arguments=matmul_arguments,
+        cases=cases.DENSE,
+    ),
     Kernel(
         name="conv2d_u8s8s32_14x32__x86_avx512vnni",
         isa=avx512vnni.NAME,

@@ -1,0 +1,92 @@
+"""Register tiles over output pixels, what they cost, and how work is cut for several threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIN_CHUNK_WORK = 1_200_000
+"""A chunk takes at least about 5 us (in multiply-accumulates): below that a second thread costs more than it brings."""
+
+MAX_CHUNKS = 8
+"""Most iterations of the parallel loop per kernel call, so halos and weights are not loaded too often."""
+
+
+def ceil_div(numerator: int, denominator: int) -> int:
+    """Returns the quotient rounded up."""
+    return -(-numerator // denominator)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Output pixels of one image as groups of register tiles; all offsets within a tile are constants.
+
+    A group is `tiles` tiles of tile_h x tile_w pixels side by side and, if column_rest, one of tile_h x column_rest.
+    After all groups comes one tile of shape `last`, if any. flat: the image is one sequence of pixels, a group is
+    the next tile_w of them; otherwise a group is the next tile_h rows.
+    """
+
+    tile_h: int
+    tile_w: int
+    groups: int
+    tiles: int
+    column_rest: int = 0
+    last: tuple[int, int] | None = None
+    flat: bool = False
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """(pixels, how often) of every kind of tile in an image."""
+        kinds = [(self.tile_h * self.tile_w, self.groups * self.tiles)]
+        kinds += [(self.tile_h * self.column_rest, self.groups)]
+        kinds += [(self.last[0] * self.last[1], 1)] if self.last is not None else []
+        return tuple((pixels, count) for pixels, count in kinds if pixels and count)
+
+
+def row_tilings(out_h: int, out_w: int, max_pixels: int) -> list[Tiling]:
+    """Returns the tilings of an image by rows, for tiles of at most max_pixels pixels."""
+    found = [Tiling(1, w, out_h, out_w // w, out_w % w) for w in range(1, min(out_w, max_pixels) + 1)]
+    for h in range(2, min(out_h, max_pixels // out_w) + 1):
+        found.append(Tiling(h, out_w, out_h // h, 1, last=(out_h % h, out_w) if out_h % h else None))
+    return found
+
+
+def flat_tilings(count: int, max_pixels: int) -> list[Tiling]:
+    """Returns the tilings of a sequence of `count` pixels."""
+    return [
+        Tiling(1, w, count // w, 1, last=(1, count % w) if count % w else None, flat=True)
+        for w in range(1, min(count, max_pixels) + 1)
+    ]
+
+
+def tile_cycles(pixels: int, vectors: int, dots: int) -> float:
+    """Returns about how many cycles a register tile takes where one full-width dot product is one cycle.
+
+    A dot has 4 cycles of latency, so fewer than 4 accumulators wait. An accumulator's epilogue costs about 5 cycles,
+    a tile's set-up about 20; weights stream from the second-level cache.
+    """
+    accumulators = pixels * vectors
+    per_dot = max(accumulators, 4, pixels + vectors) + 0.15 * vectors
+    return dots * per_dot + 5 * accumulators + 20
+
+
+def choose_chunks(
+    macs: int, batch: int, pixel_groups: int, channel_units: int, weight_bytes: int, copy_bytes: int
+) -> tuple[int, int]:
+    """Returns (bands of pixel groups, parts of the channels): enough chunks for several threads.
+
+    Among those it takes the fastest on two threads, with the copying and loading that chunks repeat.
+    """
+    # 64 multiply-accumulates a cycle; weights arrive at about 8 bytes a cycle from the third-level cache
+    work = max(macs, 8 * weight_bytes)
+    wanted = min(MAX_CHUNKS, work // MIN_CHUNK_WORK) // batch
+    cycles = work / 64
+    found = [(float("inf"), 1, 1)]
+    for bands in range(1, min(pixel_groups, wanted) + 1):
+        for parts in range(1, min(channel_units, wanted // bands) + 1):
+            chunks = bands * parts * batch
+            band, part = ceil_div(pixel_groups, bands) / pixel_groups, ceil_div(channel_units, parts) / channel_units
+            slowest = ceil_div(chunks, 2) * band * part * cycles / batch
+            repeated = copy_bytes * parts / 12 + weight_bytes * bands / 24
+            found.append((slowest + repeated - 0.01 * cycles * chunks / MAX_CHUNKS, bands, parts))
+    _, bands, parts = min(found)
+    return bands, parts
