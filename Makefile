@@ -1,0 +1,55 @@
+# Everything runs in .venv, which the first target that needs it makes: only python3 (3.10 or newer) and g++ have to be there.
+# PYTHON chooses another Python; pip's own environment variables (PIP_INDEX_URL, ...) choose where packages come from.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install demo test lint format zoo bench clean
+
+help:
+	@echo "make demo    train, quantize, compile and check a small CNN on real images (a minute after the first time)"
+	@echo "make test    all tests"
+	@echo "make lint    ruff and mypy"
+	@echo "make zoo     every layer of the eight torchvision networks against PyTorch, all engines (long)"
+	@echo "make bench   timings against PyTorch and ONNX Runtime"
+	@echo "make clean   remove .venv and caches"
+
+demo: $(INSTALLED)
+	$(BIN)/qtorch-relay demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+zoo: $(INSTALLED)
+	$(BIN)/python -m accuracy_reports.zoo_report
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.compare_engines
+
+install: $(INSTALLED)
+
+# torch comes first and alone: what is installed after it then takes the build that is there.
+$(INSTALLED): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "qtorch_relay needs Python 3.10 or newer, '$(PYTHON)' is older or missing; choose one with: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "'$(PYTHON)' cannot make a virtual environment; on Debian and Ubuntu install what is missing with: apt install python3-venv" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install "$$(grep '^torch==' requirements-dev.lock)"
+	$(BIN)/python -m pip install -r requirements-dev.lock
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -1,0 +1,1 @@
+"""Calibration: a float PyTorch model and data to a quantized PyTorch model. Usable without TVM."""
