@@ -65,9 +65,12 @@ class CompiledModel:
         leaves = [convert(output, spec) for output, spec in zip(outputs, self.outputs, strict=True)]
         return unflatten(self.interface.structure, leaves)
 
-    def run_flat(self, inputs: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], ...]:
-        """Returns the flat outputs, as numpy arrays, for flat inputs in order."""
-        outputs = self._run(self._bind(tuple(inputs), {}))
+    def run_flat(
+        self, inputs: Sequence[npt.NDArray[Any]] | Mapping[str, npt.NDArray[Any]]
+    ) -> tuple[npt.NDArray[Any], ...]:
+        """Returns the flat outputs, as numpy arrays, for inputs in order or by name."""
+        values = self._bind((), inputs) if isinstance(inputs, Mapping) else self._bind(tuple(inputs), {})
+        outputs = self._run(values)
         return tuple(tensors.to_numpy(output, spec) for output, spec in zip(outputs, self.outputs, strict=True))
 
     def self_test(self) -> None:
