@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec
 
 CONV2D = (
@@ -50,6 +52,33 @@ CONV2D = (
     Conv2dSpec(1, 7, 7, 256, 264, 3, 3, padding=(1, 1, 1, 1)),
     Conv2dSpec(3, 14, 14, 64, 64, 3, 3, padding=(1, 1, 1, 1), requantize="real"),
     Conv2dSpec(1, 30, 31, 128, 80, 1, 1),
+)
+
+
+def _depthwise(batch: int, height: int, width: int, channels: int, kernel: int, **options: Any) -> Conv2dSpec:
+    padding = options.pop("padding", (kernel // 2,) * 4)
+    return Conv2dSpec(
+        batch, height, width, channels, channels, kernel, kernel, padding=padding, groups=channels, **options
+    )
+
+
+DEPTHWISE = (
+    *(_depthwise(1, 5, 5, channels, 3) for channels in (2, 3, 5, 15, 16, 17, 24, 32, 40, 58, 64, 72, 116, 130, 196)),
+    *(_depthwise(1, size, size, 40, 3) for size in range(1, 10)),
+    *(_depthwise(1, size, 9 - size, 24, 3, stride=(2, 2)) for size in range(1, 9)),
+    *(_depthwise(1, size, size + 1, 40, 5, stride=(stride, stride)) for size in (3, 7, 8) for stride in (1, 2)),
+    _depthwise(2, 6, 8, 130, 3, stride=(2, 1), padding=(0, 1, 1, 0)),
+    _depthwise(1, 9, 9, 24, 3, dilation=(2, 2), padding=(2, 2, 2, 2)),
+    _depthwise(1, 9, 9, 24, 3, stride=(3, 3), padding=(0, 0, 0, 0)),
+    _depthwise(1, 9, 9, 16, 7),
+    _depthwise(1, 2, 2, 24, 3, padding=(4, 5, 6, 3)),
+    _depthwise(1, 4, 6, 24, 1, padding=(0, 0, 0, 0)),
+    Conv2dSpec(1, 6, 6, 24, 24, 3, 1, padding=(1, 0, 1, 0), groups=24),
+    Conv2dSpec(1, 6, 6, 24, 24, 1, 5, padding=(0, 2, 0, 2), groups=24),
+    *(_depthwise(1, 5, 6, 72, 3, requantize=kind) for kind in ("fused", "real")),
+    _depthwise(2, 7, 7, 72, 3, in_dtype="int8", out_dtype="int8", requantize="real"),
+    _depthwise(1, 7, 7, 5, 3, in_dtype="int8", out_dtype="int8"),
+    _depthwise(1, 56, 56, 144, 3),
 )
 
 DENSE = (

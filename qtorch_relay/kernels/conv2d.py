@@ -11,7 +11,19 @@ from qtorch_relay._tvm import PrimFunc, T
 from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan, plan_conv2d
 from qtorch_relay.kernels.requantize import Epilogue, requantize_arguments
 from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec
-from qtorch_relay.kernels.tir import Buffer, BufferDecl, Expr, get, load, prim_func, put, registers, scratch, store
+from qtorch_relay.kernels.tir import (
+    Buffer,
+    BufferDecl,
+    Expr,
+    as_u8,
+    get,
+    load,
+    prim_func,
+    put,
+    registers,
+    scratch,
+    store,
+)
 
 MAX_REDUCTION = 65_793
 """Most products of one output: (2^31 - 1) / (255 * 128), so no accumulator leaves int32."""
@@ -160,7 +172,7 @@ class _Nest:
                 if middle > 0:
                     source = T.bind(image_start + in_row * (spec.in_w * spec.in_channels))
                     with T.serial(0, middle) as i:
-                        store(padded, as_u8(self.x[source + i], spec.in_dtype), start + left + i, 1)
+                        store(padded, as_u8(self.x[source + i]), start + left + i, 1)
                 fill(left + middle, plan.row_pitch - left - middle)
             with T.Else():
                 fill(0, plan.row_pitch)
@@ -234,13 +246,6 @@ class _Nest:
         values = [[get(variable) for variable in accumulator] for accumulator in accumulators]
         addresses = [out_start + (row * spec.out_w + column) * spec.out_channels for row, column in pixels]
         self.epilogue.emit(values, block.lane, self.out, addresses, block.channels)
-
-
-def as_u8(code: Expr, dtype: str) -> Expr:
-    """Returns a code as u8; s8 codes are moved up by 128, as their zero point is."""
-    if dtype == "uint8":
-        return code
-    return T.bitwise_xor(T.reinterpret("uint8", code), T.uint8(128))
 
 
 def _start(index: Expr, parts: int, total: int) -> Expr:

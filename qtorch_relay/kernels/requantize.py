@@ -102,10 +102,12 @@ class Epilogue:
         out: Buffer,
         addresses: Sequence[Expr],
         channels: int,
+        order: npt.NDArray[np.int64] | None = None,
     ) -> None:
         """Writes the codes of accumulators[pixel][vector] to out[addresses[pixel] + 0 .. channels - 1].
 
-        channel: index of the tile's first lane in the constants.
+        channel: index of the tile's first lane in the constants. order: the channel in each lane, if not the ISA's
+        channel_order; four lanes at a time hold four consecutive channels.
         """
         scales = [self._scales(channel + j * self.isa.LANES) for j in range(len(accumulators[0]))]
         values = [
@@ -114,7 +116,7 @@ class Epilogue:
         ]
         zero_point = T.Cast("int16", self.codes[1]) if self.kind != "real" else None
         clamp = T.Cast(self.dtype, self.codes[2]), T.Cast(self.dtype, self.codes[3])
-        self.isa.store_codes(values, out, addresses, channels, self.dtype, zero_point, clamp)
+        self.isa.store_codes(values, out, addresses, channels, self.dtype, zero_point, clamp, order)
 
     def _scales(self, lane: Expr) -> list[Expr]:
         """Returns the constants of one vector of channels."""

@@ -15,6 +15,7 @@ from qtorch_relay.kernels import cases, reference
 from qtorch_relay.kernels.arguments import Arguments, matmul_arguments
 from qtorch_relay.kernels.conv2d import build_conv2d, build_dense, why_not_conv2d
 from qtorch_relay.kernels.conv2d_pack import pack_conv2d, pack_dense
+from qtorch_relay.kernels.depthwise import build_depthwise, pack_depthwise, why_not_depthwise
 from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec
 from qtorch_relay.kernels.x86 import avx512vnni
 
@@ -57,6 +58,17 @@ KERNELS: tuple[Kernel, ...] = (
         reference=reference.dense,
         arguments=matmul_arguments,
         cases=cases.DENSE,
+    ),
+    Kernel(
+        name="depthwise_u8s8s32_4x64__x86_avx512vnni",
+        isa=avx512vnni.NAME,
+        spec=Conv2dSpec,
+        why_not=why_not_depthwise,
+        build=partial(build_depthwise, avx512vnni),
+        pack=partial(pack_depthwise, avx512vnni),
+        reference=reference.conv2d,
+        arguments=matmul_arguments,
+        cases=cases.DEPTHWISE,
     ),
     Kernel(
         name="conv2d_u8s8s32_14x32__x86_avx512vnni",

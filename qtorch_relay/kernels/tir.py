@@ -59,6 +59,21 @@ def splat(value: Expr, lanes: int) -> Expr:
     return T.broadcast(value, lanes)
 
 
+def lanes_of(value: Expr) -> int:
+    """Returns the number of lanes of a value, 1 for a scalar."""
+    _, _, lanes = str(value.ty.dtype).partition("x")
+    return int(lanes or 1)
+
+
+def as_u8(codes: Expr) -> Expr:
+    """Returns u8 or s8 codes as u8; s8 codes are moved up by 128, as their zero point is."""
+    if str(codes.ty.dtype).startswith("uint8"):
+        return codes
+    lanes = lanes_of(codes)
+    top_bit = splat(T.uint8(128), lanes) if lanes > 1 else T.uint8(128)
+    return T.bitwise_xor(T.reinterpret(vector("uint8", lanes) if lanes > 1 else "uint8", codes), top_bit)
+
+
 def pick(value: Expr, lanes: Sequence[int]) -> Expr:
     """Returns the lanes with these numbers of a vector, as a vector."""
     return T.Shuffle([value], [T.int32(lane) for lane in lanes])

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from qtorch_relay._tvm import T
 from qtorch_relay.kernels.spec import CodeDtype
-from qtorch_relay.kernels.tir import Buffer, Expr, intrinsic, load, pick, splat, store
+from qtorch_relay.kernels.tir import Buffer, Expr, intrinsic, lanes_of, load, pick, splat, store
 
 NAME = "x86-avx512vnni"
 LANES = 16
@@ -37,6 +37,35 @@ def channel_order(vectors: int) -> npt.NDArray[np.int64]:
             order.append([first + quarter * 4 * group + member * 4 + lane for quarter in range(4) for lane in range(4)])
         first += group * LANES
     return np.array(order, dtype=np.int64)
+
+
+def interleave(rows: Sequence[Expr]) -> list[Expr]:
+    """Returns four u8 vectors of 16, 32 or 64 channels interleaved, 4 bytes to a channel, in interleaved_order.
+
+    The parts, stored one after the other, fill one register for every 16 channels.
+    """
+
+    def unpack(a: Expr, b: Expr, size: int, high: bool) -> Expr:
+        # vpunpck: elements of `size` bytes of the low or high half of each 128-bit quarter, alternating
+        lanes = [
+            source * count + quarter + (8 if high else 0) + element + byte
+            for quarter in range(0, count, 16)
+            for element in range(0, 8, size)
+            for source in (0, 1)
+            for byte in range(size)
+        ]
+        return T.bind(T.Shuffle([a, b], [T.int32(lane) for lane in lanes]))
+
+    count = lanes_of(rows[0])
+    pairs = [unpack(rows[i], rows[i + 1], 1, high) for high in (False, True) for i in (0, 2)]
+    return [unpack(pairs[i], pairs[i + 1], 2, high) for i in (0, 2) for high in (False, True)]
+
+
+def interleaved_order(vectors: int) -> npt.NDArray[np.int64]:
+    """Returns the channel each lane holds after interleave, [vectors, 16]."""
+    quarters = range(4 * vectors)
+    first = [quarter % vectors * LANES + quarter // vectors * 4 for quarter in quarters]
+    return np.array([[channel + lane for lane in range(4)] for channel in first]).reshape(vectors, LANES)
 
 
 def activations(buffer: Buffer, index: Expr) -> Expr:
@@ -74,17 +103,33 @@ def _narrow_to_s16(low: Expr, high: Expr, zero_point: Expr | None) -> Expr:
     return intrinsic("int16x32", "llvm.sadd.sat", narrow, splat(zero_point, 32))
 
 
-def _narrow_to_codes(low: Expr, high: Expr, group: int, dtype: CodeDtype, clamp: tuple[Expr, Expr]) -> Expr:
-    """Returns both as codes, saturated to the dtype and clamped, the 16 * group channels of a pixel side by side."""
+def _narrow_to_codes(
+    low: Expr, high: Expr, permutation: Sequence[int], dtype: CodeDtype, clamp: tuple[Expr, Expr]
+) -> Expr:
+    """Returns both as codes, saturated to the dtype and clamped, in the order of permutation."""
     name = "llvm.x86.avx512.packuswb.512" if dtype == "uint8" else "llvm.x86.avx512.packsswb.512"
     codes = intrinsic("int8x64", name, low, high)
     if dtype == "uint8":
         codes = T.reinterpret("uint8x64", codes)
-    if group < 4:
+    if list(permutation) != list(range(64)):
         # the clamp stands between this permutation and the stores, or LLVM would permute for every store
-        size = 4 * group
-        codes = pick(codes, [q * 16 + p * size + b for p in range(4 // group) for q in range(4) for b in range(size)])
+        codes = pick(codes, permutation)
     return T.bind(T.min(T.max(codes, splat(clamp[0], 64)), splat(clamp[1], 64)))
+
+
+def _pixel_order(order: npt.NDArray[np.int64]) -> list[int]:
+    """Returns, for codes packed from 4 / group pixels, the byte that each pixel's channels lie in, pixel after pixel.
+
+    vpackssdw and vpackuswb leave in each quarter 4 bytes of every vector of the first pixel, then of the second, ...
+    """
+    group = len(order)
+    where = {int(order[m, q * 4]) - int(order.min()): q * 16 + m * 4 for m in range(group) for q in range(4)}
+    return [
+        where[channel] + pixel * 4 * group + byte
+        for pixel in range(4 // group)
+        for channel in range(0, group * LANES, 4)
+        for byte in range(4)
+    ]
 
 
 def store_codes(
@@ -95,25 +140,28 @@ def store_codes(
     dtype: CodeDtype,
     zero_point: Expr | None,
     clamp: tuple[Expr, Expr],
+    order: npt.NDArray[np.int64] | None = None,
 ) -> None:
     """Writes the codes of a tile: clamp(values[pixel][vector] + zero_point) to out[addresses[pixel] + channel].
 
-    values: rounded int32x16, in channel_order. zero_point: int16 scalar, or None if already added.
-    clamp: lowest and highest code, scalars of dtype. channels: how many channels of the block exist.
+    values: rounded int32x16, in channel_order unless another order is given. zero_point: int16 scalar, or None if
+    already added. clamp: lowest and highest code, scalars of dtype. channels: how many channels of the block exist.
     """
+    order = channel_order(len(values[0])) if order is None else order
     first_vector = first_channel = 0
     for group in groups(len(values[0])):
         pixels_at_once = 4 // group
         count = min(group * LANES, channels - first_channel)
         if count <= 0:
             break
+        permutation = _pixel_order(order[first_vector : first_vector + group])
         for start in range(0, len(values), pixels_at_once):
             pixels = list(range(start, min(start + pixels_at_once, len(values))))
             # a group of fewer pixels packs its last pixel more than once
             rows = [values[pixels[min(i, len(pixels) - 1)]] for i in range(pixels_at_once)]
             vectors = [row[first_vector + member] for row in rows for member in range(group)]
             halves = [_narrow_to_s16(vectors[i], vectors[i + 1], zero_point) for i in (0, 2)]
-            codes = _narrow_to_codes(halves[0], halves[1], group, dtype, clamp)
+            codes = _narrow_to_codes(halves[0], halves[1], permutation, dtype, clamp)
             for i, pixel in enumerate(pixels):
                 first_lane = i * group * LANES
                 _store_bytes(out, codes, range(first_lane, first_lane + count), addresses[pixel] + first_channel)

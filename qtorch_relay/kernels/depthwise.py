@@ -1,0 +1,258 @@
+"""Depthwise convolution: rows interleaved by four, so that dot products reduce over kernel rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qtorch_relay._tvm import PrimFunc, T
+from qtorch_relay.kernels.conv2d_pack import Weight, accumulator_start
+from qtorch_relay.kernels.depthwise_plan import QUAD, ChannelBlock, DepthwisePlan, plan_depthwise, row_taps
+from qtorch_relay.kernels.requantize import Epilogue, pack_requantize, requantize_arguments
+from qtorch_relay.kernels.spec import Conv2dSpec, RequantizeParams
+from qtorch_relay.kernels.tir import (
+    Buffer,
+    BufferDecl,
+    Expr,
+    as_u8,
+    get,
+    load,
+    prim_func,
+    put,
+    registers,
+    scratch,
+    splat,
+    store,
+)
+
+MAX_TAPS = 64
+"""Most taps of a window: the code of a tile is unrolled over them."""
+
+
+def why_not_depthwise(spec: Conv2dSpec) -> str | None:
+    """Returns why this kernel does not take a spec, or None."""
+    if not spec.is_depthwise or spec.groups == 1:
+        return "it is not depthwise with one output per input channel"
+    if spec.kernel_h * spec.kernel_w > MAX_TAPS:
+        return f"its window has {spec.kernel_h * spec.kernel_w} taps; accepted are at most {MAX_TAPS}"
+    return None
+
+
+def build_depthwise(isa: Any, spec: Conv2dSpec) -> PrimFunc:
+    """Returns depthwise(x, weight, init, requantize constants, out); see pack_depthwise for the constants."""
+    plan = plan_depthwise(spec, isa.LANES, isa.REGISTERS)
+    lanes = plan.padded_vectors * isa.LANES
+    arguments: list[BufferDecl] = [
+        ("x", spec.in_shape, spec.in_dtype),
+        ("weight", (lanes * len(plan.dots) * QUAD,), "int8"),
+        ("init", (lanes,), "int32"),
+        *requantize_arguments(spec.requantize, lanes),
+        ("out", spec.out_shape, spec.out_dtype),
+    ]
+
+    def body(x: Buffer, weight: Buffer, init: Buffer, *rest: Buffer) -> None:
+        epilogue = Epilogue(isa, spec.requantize, spec.out_dtype, lanes, rest[:-1])
+        _Nest(spec, plan, isa, x, weight, init, epilogue, rest[-1]).emit()
+
+    return prim_func("depthwise", arguments, body)
+
+
+def pack_depthwise(
+    isa: Any,
+    spec: Conv2dSpec,
+    weight: Weight,
+    in_zero_point: int,
+    requantize: RequantizeParams,
+    bias_s32: npt.NDArray[np.int32] | None = None,
+) -> list[npt.NDArray[Any]]:
+    """Returns [weight s8, init s32, scales f32, codes s32] (+ factors f32 if "real"); see pack_requantize.
+
+    weight: [channels, 1, kernel_h, kernel_w] codes; packed [block][dot][vector][lane][4 rows], zero where no tap is.
+    """
+    plan = plan_depthwise(spec, isa.LANES, isa.REGISTERS)
+    _, position = row_taps(spec, plan.rows)
+    taps = np.zeros((spec.in_channels, len(plan.dots), QUAD), dtype=np.int8)
+    for index, (row, column, quad) in enumerate(plan.dots):
+        for kernel_row in range(spec.kernel_h):
+            place = position[row, kernel_row]
+            if place // QUAD == quad:
+                taps[:, index, place % QUAD] = weight[:, 0, kernel_row, column]
+    packed, lanes = [], []
+    for block in plan.blocks:
+        order = isa.interleaved_order(block.vectors)
+        for index in range(block.count):
+            channels = order + block.start + index * order.size
+            valid = channels < spec.in_channels
+            by_lane = np.where(valid[..., None, None], taps[np.where(valid, channels, 0)], 0)
+            # [vector, lane, dot, 4] -> [dot, vector, lane, 4]
+            packed.append(by_lane.transpose(2, 0, 1, 3).astype(np.int8).ravel())
+            lanes.append(np.where(valid, channels, -1).ravel())
+    lane_channels = np.concatenate(lanes)
+    zero_point_u8 = in_zero_point + 128 if spec.in_dtype == "int8" else in_zero_point
+    init, bound = accumulator_start(weight.reshape(spec.in_channels, -1), zero_point_u8, bias_s32, lane_channels)
+    return [np.concatenate(packed), init, *pack_requantize(requantize, bound, lane_channels, zero_point_u8)]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block of channels: channel, its first lane in the constants, its first byte of weights."""
+
+    vectors: int
+    channel: Expr
+    lane: Expr
+    weights: Expr
+
+
+@dataclass(frozen=True)
+class _Nest:
+    """Emits the loops of one depthwise convolution: chunks, blocks of channels, row groups, tiles."""
+
+    spec: Conv2dSpec
+    plan: DepthwisePlan
+    isa: Any
+    x: Buffer
+    weight: Buffer
+    init: Buffer
+    epilogue: Epilogue
+    out: Buffer
+
+    def emit(self) -> None:
+        """Emits images x bands of row groups as one loop."""
+        spec, plan = self.spec, self.plan
+        chunks = spec.batch * plan.bands
+        loop = T.parallel if chunks > 1 else T.serial
+        with loop(0, chunks) as chunk:
+            image, band = T.bind(chunk // plan.bands), T.bind(chunk % plan.bands)
+            first, last = (T.bind((band + i) * plan.row_groups // plan.bands) for i in (0, 1))
+            widest = max(block.vectors for block in plan.blocks)
+            rows = scratch(plan.quads * plan.width * self._column_bytes(widest), "uint8")
+            lane = 0
+            for blocks in plan.blocks:
+                self._blocks(blocks, lane, image, first, last, rows)
+                lane += blocks.count * blocks.vectors * self.isa.LANES
+
+    def _column_bytes(self, vectors: int) -> int:
+        return vectors * self.isa.LANES * QUAD
+
+    def _blocks(self, blocks: ChannelBlock, lane: int, image: Expr, first: Expr, last: Expr, rows: Buffer) -> None:
+        """Emits all row groups of a chunk for the blocks of one kind."""
+        spec, plan = self.spec, self.plan
+        self._fill_padding(rows, blocks.vectors)
+        size = blocks.vectors * self.isa.LANES
+        with T.serial(0, blocks.count) as index:
+            first_lane = T.bind(lane + index * size)
+            weights = T.bind(first_lane * (len(plan.dots) * QUAD))
+            block = _Block(blocks.vectors, T.bind(blocks.start + index * size), first_lane, weights)
+            with T.serial(first, last) as group:
+                out_row = T.bind(T.min(group * plan.rows, spec.out_h - plan.rows))
+                self._interleave(image, T.bind(out_row * spec.stride[0] - spec.padding[0]), block, rows)
+                out_start = T.bind((image * spec.out_h + out_row) * spec.out_w)
+                with T.serial(0, -(-spec.out_w // plan.columns)) as tile:
+                    out_column = T.bind(T.min(tile * plan.columns, spec.out_w - plan.columns))
+                    self._tile(rows, out_column, out_start + out_column, block)
+
+    def _in_columns(self) -> tuple[int, int]:
+        """Returns (padding columns on the left, input columns read)."""
+        left = min(self.spec.padding[1], self.plan.width)
+        return left, min(self.spec.in_w, self.plan.width - left)
+
+    def _fill_padding(self, rows: Buffer, vectors: int) -> None:
+        """Fills the padding columns of all quads with the zero point; they stay as they are for all row groups."""
+        left, columns = self._in_columns()
+        bytes_each = self._column_bytes(vectors)
+        for quad in range(self.plan.quads):
+            for start, count in ((0, left), (left + columns, self.plan.width - left - columns)):
+                if count:
+                    with T.serial(0, count * vectors) as i:
+                        address = (quad * self.plan.width + start) * bytes_each + i * 64
+                        store(rows, splat(self.epilogue.in_zero_point, 64), address, 64)
+
+    def _interleave(self, image: Expr, in_row: Expr, block: _Block, rows: Buffer) -> None:
+        """Writes the quads of a row group: in each column, for each channel, the bytes of four rows side by side."""
+        spec, plan = self.spec, self.plan
+        inside = T.And(in_row >= -plan.in_rows[0], in_row + plan.in_rows[-1] < spec.in_h)
+        with T.If(inside):
+            with T.Then():
+                self._interleave_columns(image, in_row, block, rows, at_border=False)
+            with T.Else():
+                self._interleave_columns(image, in_row, block, rows, at_border=True)
+
+    def _interleave_columns(self, image: Expr, in_row: Expr, block: _Block, rows: Buffer, at_border: bool) -> None:
+        spec, plan = self.spec, self.plan
+        left, columns = self._in_columns()
+        channels = min(block.vectors * self.isa.LANES, spec.in_channels)
+        if columns == 0:
+            return
+        with T.serial(0, columns) as column:
+            for quad in range(plan.quads):
+                quad_rows = [in_row + offset for offset in plan.in_rows[quad * QUAD : (quad + 1) * QUAD]]
+                pixel = [(image * spec.in_h + row) * spec.in_w + column for row in quad_rows]
+                addresses = [T.bind(p * spec.in_channels + block.channel) for p in pixel]
+                target = T.bind((quad * plan.width + left + column) * self._column_bytes(block.vectors))
+                if channels < self.isa.LANES:
+                    self._interleave_few(quad_rows, addresses, channels, rows, target)
+                    continue
+                values = [
+                    T.bind(self._row(row, address, channels, at_border))
+                    for row, address in zip(quad_rows, addresses, strict=True)
+                ]
+                for i, piece in enumerate(self.isa.interleave(values)):
+                    store(rows, piece, target + i * channels, channels)
+
+    def _row(self, row: Expr, address: Expr, channels: int, at_border: bool) -> Expr:
+        """Returns the channels of a pixel, the zero point outside the image."""
+        value = as_u8(load(self.x, address, channels))
+        if not at_border:
+            return value
+        inside = T.And(row >= 0, row < self.spec.in_h)
+        return T.if_then_else(inside, value, splat(self.epilogue.in_zero_point, channels))
+
+    def _interleave_few(
+        self, quad_rows: list[Expr], addresses: list[Expr], channels: int, rows: Buffer, target: Expr
+    ) -> None:
+        """Interleaves fewer channels than a vector has, byte by byte; the other lanes have zero weights."""
+        for i, (row, address) in enumerate(zip(quad_rows, addresses, strict=True)):
+            with T.serial(0, channels) as channel:
+                value = as_u8(self.x[address + channel])
+                inside = T.And(row >= 0, row < self.spec.in_h)
+                code = T.if_then_else(inside, value, self.epilogue.in_zero_point)
+                store(rows, code, target + channel * QUAD + i, 1)
+
+    def _tile(self, rows: Buffer, out_column: Expr, out_pixel: Expr, block: _Block) -> None:
+        """Emits plan.rows x plan.columns output pixels of a block, one vector of channels after the other."""
+        spec, plan, lanes = self.spec, self.plan, self.isa.LANES
+        pixels = [(row, column) for row in range(plan.rows) for column in range(plan.columns)]
+        accumulators = {pixel: registers(block.vectors, "int32x16") for pixel in pixels}
+        column_bytes = self._column_bytes(block.vectors)
+        in_start = T.bind(out_column * (spec.stride[1] * column_bytes))
+        for j in range(block.vectors):
+            start = T.bind(load(self.init, block.lane + j * lanes, lanes))
+            for pixel in pixels:
+                put(accumulators[pixel][j], start)
+            weights = {
+                dot: T.bind(load(self.weight, block.weights + (i * block.vectors + j) * 64, 64))
+                for i, dot in enumerate(plan.dots)
+            }
+            for in_column in range((plan.columns - 1) * spec.stride[1] + spec.span_w):
+                for quad in range(plan.quads):
+                    users = [
+                        (dot, (dot[0], column))
+                        for dot in plan.dots
+                        for column in range(plan.columns)
+                        if dot[2] == quad and column * spec.stride[1] + dot[1] * spec.dilation[1] == in_column
+                    ]
+                    if not users:
+                        continue
+                    u8 = T.bind(load(rows, in_start + (quad * plan.width + in_column) * column_bytes + j * 64, 64))
+                    for dot, pixel in users:
+                        accumulator = accumulators[pixel][j]
+                        put(accumulator, self.isa.dot(get(accumulator), u8, weights[dot]))
+        values = [[get(variable) for variable in accumulators[pixel]] for pixel in pixels]
+        addresses = [
+            (out_pixel + row * spec.out_w + column) * spec.out_channels + block.channel for row, column in pixels
+        ]
+        channels = min(block.vectors * lanes, spec.in_channels)
+        self.epilogue.emit(values, block.lane, self.out, addresses, channels, self.isa.interleaved_order(block.vectors))
