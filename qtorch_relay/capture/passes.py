@@ -5,6 +5,7 @@ Only passes that leave every number alone are used. Constant propagation runs Py
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -59,7 +60,7 @@ def resolve_attributes(graph: Any, module: Any, sources: SourceMap) -> None:
 
 def _resolve(graph: Any, module: Any, skipped: set[str]) -> None:
     objects: dict[str, tuple[str, Any]] = {next(graph.inputs()).debugName(): ("self", module)}
-    constants: dict[str, Any] = {}
+    constants: dict[str | int, Any] = {}
     first = next(graph.nodes(), None)
     for node in list(all_nodes(graph)):
         if node.kind() != "prim::GetAttr" or node.s("name") in skipped:
@@ -72,12 +73,14 @@ def _resolve(graph: Any, module: Any, skipped: set[str]) -> None:
         if isinstance(value, torch._C.ScriptModule):
             objects[node.output().debugName()] = (path, value)
             continue
-        if path not in constants:
+        # An object has one constant, however many paths lead to it; hash() is the identity of the C++ object.
+        key = hash(value) if isinstance(value, torch.ScriptObject) else path
+        if key not in constants:
             # The guard matters: an insert point left on a node that is removed later crashes torch's passes.
             with graph.insert_point_guard(first):
-                constants[path] = _insert_constant(graph, value, node.output().type())
-            constants[path].setDebugName(path)
-        node.output().replaceAllUsesWith(constants[path])
+                constants[key] = _insert_constant(graph, value, node.output().type())
+            constants[key].setDebugName(path)
+        node.output().replaceAllUsesWith(constants[key])
 
 
 def _insert_constant(graph: Any, value: Any, torch_type: Any) -> Any:
@@ -86,6 +89,12 @@ def _insert_constant(graph: Any, value: Any, torch_type: Any) -> Any:
         empty = graph.insertNode(graph.create("prim::ListConstruct", 1)).output()
         empty.setType(torch_type)
         return empty
+    if isinstance(value, torch.ScriptObject):
+        try:
+            return graph.insertConstant(value)
+        except RuntimeError:
+            # torch refuses objects that own the code they were loaded with; a copy is the same weights without it.
+            return graph.insertConstant(copy.deepcopy(value))
     return graph.insertConstant(_detached(value))
 
 
