@@ -18,7 +18,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qtorch_relay.engine_constants import AccumulatorFactors, RealFactors, fixed_point_add_factors
+from qtorch_relay.engine_constants import (
+    AccumulatorFactors,
+    RealFactors,
+    concatenate_table,
+    fixed_point_add_factors,
+    mul_multiplier,
+)
 from qtorch_relay.qparams import PerTensor, code_range
 
 F32 = np.float32
@@ -202,7 +208,7 @@ def mul_f32(
 
     Source: kernels/QuantizedOpKernels.cpp qmul_kernel.
     """
-    multiplier = F32(lhs_qparams.scale) * F32(rhs_qparams.scale) * (F32(1) / F32(out.scale))
+    multiplier = mul_multiplier(lhs_qparams.scale, rhs_qparams.scale, out.scale)
     shifted = (lhs.astype(np.int32) - lhs_qparams.zero_point) * (rhs.astype(np.int32) - rhs_qparams.zero_point)
     scaled = np.rint(shifted.astype(F32) * multiplier)
     return saturate(scaled.astype(np.float64) + out.zero_point, out.dtype, _relu_low(out, relu))
@@ -224,21 +230,17 @@ def concatenate(
     Otherwise floats are concatenated and quantized: quantize_f32(s * (q - z)).
     Source: TensorShape.cpp, kernels/QuantizedOpKernels.cpp qcat_nhwc_kernel.
     """
-    low = _relu_low(out, relu)
-    pairs = list(zip(inputs, qparams, strict=True))
-    if axis != 1 or not channels_last:
-        pieces = [quantize_f32(dequantize_f32(codes, given), out) for codes, given in pairs]
-        return saturate(np.concatenate(pieces, axis), out.dtype, low)
+    by_channel = axis == 1 and channels_last
     pieces = []
-    for codes, given in pairs:
-        if not relu and (given.scale, given.zero_point) == (out.scale, out.zero_point):
-            pieces.append(codes)
-            continue
-        scaled = np.rint(dequantize_f32_fma(codes, given) * F32(1 / out.scale)).astype(np.float64)
-        body = saturate(scaled + out.zero_point, out.dtype, low)
-        tail = saturate(quantize_f32_scalar(dequantize_f32(codes, given), out), out.dtype, low)
+    for codes, given in zip(inputs, qparams, strict=True):
+        index = codes.astype(np.int64) - code_range(given.dtype)[0]
+        body, tail = (
+            concatenate_table(given, out, vectorized=vectorized, channels_last=by_channel)[index]
+            for vectorized in (True, False)
+        )
         pieces.append(body_and_tail_channels(body, tail, lanes=8))
-    return np.concatenate(pieces, axis)
+    # relu before quantizing equals this clamp: quantizing is monotonic and gives 0 the zero point
+    return saturate(np.concatenate(pieces, axis), out.dtype, _relu_low(out, relu))
 
 
 def body_and_tail_channels(body: Codes, tail: Codes, lanes: int) -> Codes:

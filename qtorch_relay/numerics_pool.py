@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from qtorch_relay.engine_constants import qnnpack_mean_factor
 from qtorch_relay.numerics import (
     F32,
     Codes,
@@ -184,8 +185,8 @@ def _centered_sums(codes: Codes, qparams: PerTensor, rows: _Windows, columns: _W
 
 
 def _average_qnnpack(acc: Floats, qparams: PerTensor, count: int) -> Codes:
-    scale = F32(qparams.scale)
-    return saturate(np.rint(acc * (scale / (scale * F32(count)))) + F32(qparams.zero_point), qparams.dtype)
+    factor = qnnpack_mean_factor(qparams.scale, count)
+    return saturate(np.rint(acc * factor) + F32(qparams.zero_point), qparams.dtype)
 
 
 def max_pool2d(codes: Codes, pool: Pool2d) -> Codes:
