@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qtorch_relay.errors import EngineError
+from qtorch_relay.errors import EngineError, UnsupportedQuantSchemeError
 from qtorch_relay.qparams import PerChannel, PerTensor, code_range
 
 F32 = np.float32
@@ -162,9 +162,17 @@ def fixed_point_add_factors(lhs_scale: float, rhs_scale: float, output_scale: fl
     """Returns both scales over the output's as integers of at most 22 bits with one common shift.
 
     The larger ratio lies in [2**e, 2**(e + 1)); both are multiplied by 2**(21 - e) and rounded half to even.
+
+    Raises: UnsupportedQuantSchemeError unless the larger ratio is in [2**-10, 2**8), where the shift is at most 31;
+        PyTorch itself refuses ratios outside [2**-14, 2**8).
     Source: PyTorch quantized/cpu/qnnpack/src/add.c and requantization params (pytorch_qnnp_compute_add_quantization_params).
     """
     lhs, rhs = (F32(scale) / F32(output_scale) for scale in (lhs_scale, rhs_scale))
+    if not 2.0**-10 <= max(lhs, rhs) < 2.0**8:
+        raise UnsupportedQuantSchemeError(
+            f"quantized::add on qnnpack with input scales {lhs_scale}, {rhs_scale} and output scale {output_scale}; "
+            "the larger input scale must be 2**-10 to 2**8 times the output's"
+        )
     exponent = int(np.frexp(max(lhs, rhs))[1]) - 1
     shift = 21 - exponent
     scaled = [int(np.rint(ratio * F32(2.0) ** F32(shift))) for ratio in (lhs, rhs)]
@@ -230,6 +238,11 @@ def qnnpack_mean_factor(scale: float, count: int) -> np.float32:
 
 
 def resolve_x86(kind: str, weight: PerTensor | PerChannel, groups: int = 1) -> str:
-    """Returns the engine that "x86" hands a layer to when its parameters are packed."""
+    """Returns the engine that "x86" hands a layer to when its parameters are packed, on a CPU with AVX512-VNNI.
+
+    Linear layers always go to fbgemm. Convolutions go to onednn if every weight zero point is 0 and groups <= 100; on
+    CPUs without AVX512-VNNI PyTorch gives them to fbgemm too, so its own codes differ from machine to machine there.
+    Source: PyTorch quantized/cpu/qconv_prepack.cpp, qlinear_prepack.cpp, OnednnUtils.h should_use_onednn_quant.
+    """
     symmetric = not np.any(weight.zero_point if isinstance(weight, PerTensor) else weight.zero_points)
     return "onednn" if kind == "conv" and symmetric and groups <= 100 else "fbgemm"

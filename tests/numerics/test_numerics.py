@@ -13,6 +13,7 @@ import torch
 
 from qtorch_relay import numerics
 from qtorch_relay.capture.engine import quantized_engine
+from qtorch_relay.errors import UnsupportedQuantSchemeError
 from qtorch_relay.qparams import PerTensor
 
 from .reference_torch import (
@@ -172,6 +173,13 @@ def test_add_fixed_point_extremes(ratio: float, count: int) -> None:
     lhs, rhs = random_codes(rng, (count,)), random_codes(rng, (count,))
     found = binary("add", "qnnpack", (lhs, lhs_q), (rhs, rhs_q), out)
     np.testing.assert_array_equal(numerics.add_fixed_point(lhs, lhs_q, rhs, rhs_q, out), found)
+
+
+@pytest.mark.parametrize("scale", [2.0**-11, 256.0])
+def test_add_fixed_point_refuses_ratios_beyond_its_shift(scale: float) -> None:
+    codes, qparams = random_codes(np.random.default_rng(0), (4,)), PerTensor(scale, 0, "uint8")
+    with pytest.raises(UnsupportedQuantSchemeError, match="larger input scale"):
+        numerics.add_fixed_point(codes, qparams, codes, qparams, PerTensor(1.0, 0, "uint8"))
 
 
 def test_add_of_broadcast_operands_is_float_on_qnnpack() -> None:
