@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from qtorch_relay._tvm import PrimFunc, T
 from qtorch_relay.kernels.conv2d_pack import Weight, accumulator_start
-from qtorch_relay.kernels.depthwise_plan import QUAD, ChannelBlock, DepthwisePlan, plan_depthwise, row_taps
+from qtorch_relay.kernels.depthwise_plan import QUAD, ChannelBlocks, DepthwisePlan, plan_depthwise, row_taps
 from qtorch_relay.kernels.requantize import Epilogue, pack_requantize, requantize_arguments
 from qtorch_relay.kernels.spec import Conv2dSpec, RequantizeParams
 from qtorch_relay.kernels.tir import (
@@ -18,11 +19,9 @@ from qtorch_relay.kernels.tir import (
     BufferDecl,
     Expr,
     as_u8,
-    get,
+    lanes_of,
     load,
     prim_func,
-    put,
-    registers,
     scratch,
     splat,
     store,
@@ -84,7 +83,7 @@ def pack_depthwise(
     for block in plan.blocks:
         order = isa.interleaved_order(block.vectors)
         for index in range(block.count):
-            channels = order + block.start + index * order.size
+            channels = order + min(block.start + index * order.size, block.last_start)
             valid = channels < spec.in_channels
             by_lane = np.where(valid[..., None, None], taps[np.where(valid, channels, 0)], 0)
             # [vector, lane, dot, 4] -> [dot, vector, lane, 4]
@@ -137,7 +136,7 @@ class _Nest:
     def _column_bytes(self, vectors: int) -> int:
         return vectors * self.isa.LANES * QUAD
 
-    def _blocks(self, blocks: ChannelBlock, lane: int, image: Expr, first: Expr, last: Expr, rows: Buffer) -> None:
+    def _blocks(self, blocks: ChannelBlocks, lane: int, image: Expr, first: Expr, last: Expr, rows: Buffer) -> None:
         """Emits all row groups of a chunk for the blocks of one kind."""
         spec, plan = self.spec, self.plan
         self._fill_padding(rows, blocks.vectors)
@@ -145,7 +144,8 @@ class _Nest:
         with T.serial(0, blocks.count) as index:
             first_lane = T.bind(lane + index * size)
             weights = T.bind(first_lane * (len(plan.dots) * QUAD))
-            block = _Block(blocks.vectors, T.bind(blocks.start + index * size), first_lane, weights)
+            channel = T.bind(T.min(blocks.start + index * size, blocks.last_start))
+            block = _Block(blocks.vectors, channel, first_lane, weights)
             with T.serial(first, last) as group:
                 out_row = T.bind(T.min(group * plan.rows, spec.out_h - plan.rows))
                 self._interleave(image, T.bind(out_row * spec.stride[0] - spec.padding[0]), block, rows)
@@ -173,84 +173,83 @@ class _Nest:
     def _interleave(self, image: Expr, in_row: Expr, block: _Block, rows: Buffer) -> None:
         """Writes the quads of a row group: in each column, for each channel, the bytes of four rows side by side."""
         spec, plan = self.spec, self.plan
-        inside = T.And(in_row >= -plan.in_rows[0], in_row + plan.in_rows[-1] < spec.in_h)
-        with T.If(inside):
-            with T.Then():
-                self._interleave_columns(image, in_row, block, rows, at_border=False)
-            with T.Else():
-                self._interleave_columns(image, in_row, block, rows, at_border=True)
+        for quad in range(plan.quads):
+            offsets = plan.in_rows[quad * QUAD : (quad + 1) * QUAD]
+            with T.If(T.And(in_row + offsets[0] >= 0, in_row + offsets[-1] < spec.in_h)):
+                with T.Then():
+                    starts = [self._row_start(image, in_row + offset, block) for offset in offsets]
+                    self._interleave_quad(quad, starts, None, block, rows)
+                with T.Else():
+                    # rows outside the image are read inside it, and the zero point is taken instead
+                    inside = [T.bind(T.And(in_row + o >= 0, in_row + o < spec.in_h)) for o in offsets]
+                    nearest = [T.max(0, T.min(in_row + offset, spec.in_h - 1)) for offset in offsets]
+                    starts = [self._row_start(image, row, block) for row in nearest]
+                    self._interleave_quad(quad, starts, inside, block, rows)
 
-    def _interleave_columns(self, image: Expr, in_row: Expr, block: _Block, rows: Buffer, at_border: bool) -> None:
-        spec, plan = self.spec, self.plan
+    def _row_start(self, image: Expr, row: Expr, block: _Block) -> Expr:
+        """Returns the address of a block's channels in the first column of an input row."""
+        spec = self.spec
+        return T.bind((image * spec.in_h + row) * (spec.in_w * spec.in_channels) + block.channel)
+
+    def _interleave_quad(
+        self, quad: int, starts: list[Expr], inside: list[Expr] | None, block: _Block, rows: Buffer
+    ) -> None:
+        """Interleaves four rows; where a row is not inside, its bytes are the zero point."""
         left, columns = self._in_columns()
-        channels = min(block.vectors * self.isa.LANES, spec.in_channels)
         if columns == 0:
             return
+        channels = min(block.vectors * self.isa.LANES, self.spec.in_channels)
+
+        def select(row: int, value: Expr) -> Expr:
+            if inside is None:
+                return value
+            zero_point = self.epilogue.in_zero_point
+            return T.Select(inside[row], value, splat(zero_point, lanes_of(value)))
+
         with T.serial(0, columns) as column:
-            for quad in range(plan.quads):
-                quad_rows = [in_row + offset for offset in plan.in_rows[quad * QUAD : (quad + 1) * QUAD]]
-                pixel = [(image * spec.in_h + row) * spec.in_w + column for row in quad_rows]
-                addresses = [T.bind(p * spec.in_channels + block.channel) for p in pixel]
-                target = T.bind((quad * plan.width + left + column) * self._column_bytes(block.vectors))
-                if channels < self.isa.LANES:
-                    self._interleave_few(quad_rows, addresses, channels, rows, target)
-                    continue
-                values = [
-                    T.bind(self._row(row, address, channels, at_border))
-                    for row, address in zip(quad_rows, addresses, strict=True)
-                ]
-                for i, piece in enumerate(self.isa.interleave(values)):
-                    store(rows, piece, target + i * channels, channels)
-
-    def _row(self, row: Expr, address: Expr, channels: int, at_border: bool) -> Expr:
-        """Returns the channels of a pixel, the zero point outside the image."""
-        value = as_u8(load(self.x, address, channels))
-        if not at_border:
-            return value
-        inside = T.And(row >= 0, row < self.spec.in_h)
-        return T.if_then_else(inside, value, splat(self.epilogue.in_zero_point, channels))
-
-    def _interleave_few(
-        self, quad_rows: list[Expr], addresses: list[Expr], channels: int, rows: Buffer, target: Expr
-    ) -> None:
-        """Interleaves fewer channels than a vector has, byte by byte; the other lanes have zero weights."""
-        for i, (row, address) in enumerate(zip(quad_rows, addresses, strict=True)):
-            with T.serial(0, channels) as channel:
-                value = as_u8(self.x[address + channel])
-                inside = T.And(row >= 0, row < self.spec.in_h)
-                code = T.if_then_else(inside, value, self.epilogue.in_zero_point)
-                store(rows, code, target + channel * QUAD + i, 1)
+            target = T.bind((quad * self.plan.width + left + column) * self._column_bytes(block.vectors))
+            addresses = [start + column * self.spec.in_channels for start in starts]
+            if channels < self.isa.LANES:
+                # fewer channels than a vector: byte by byte; the other lanes have zero weights
+                for row, address in enumerate(addresses):
+                    with T.serial(0, channels) as channel:
+                        code = select(row, as_u8(load(self.x, address + channel, 1)))
+                        store(rows, code, target + channel * QUAD + row, 1)
+                return
+            values = [T.bind(select(i, as_u8(load(self.x, a, channels)))) for i, a in enumerate(addresses)]
+            for i, piece in enumerate(self.isa.interleave(values)):
+                store(rows, piece, target + i * channels, channels)
 
     def _tile(self, rows: Buffer, out_column: Expr, out_pixel: Expr, block: _Block) -> None:
         """Emits plan.rows x plan.columns output pixels of a block, one vector of channels after the other."""
         spec, plan, lanes = self.spec, self.plan, self.isa.LANES
         pixels = [(row, column) for row in range(plan.rows) for column in range(plan.columns)]
-        accumulators = {pixel: registers(block.vectors, "int32x16") for pixel in pixels}
         column_bytes = self._column_bytes(block.vectors)
         in_start = T.bind(out_column * (spec.stride[1] * column_bytes))
+        values: list[list[Expr]] = [[] for _ in pixels]
         for j in range(block.vectors):
             start = T.bind(load(self.init, block.lane + j * lanes, lanes))
-            for pixel in pixels:
-                put(accumulators[pixel][j], start)
+            accumulators = dict.fromkeys(pixels, start)
             weights = {
                 dot: T.bind(load(self.weight, block.weights + (i * block.vectors + j) * 64, 64))
                 for i, dot in enumerate(plan.dots)
             }
-            for in_column in range((plan.columns - 1) * spec.stride[1] + spec.span_w):
-                for quad in range(plan.quads):
-                    users = [
-                        (dot, (dot[0], column))
-                        for dot in plan.dots
-                        for column in range(plan.columns)
-                        if dot[2] == quad and column * spec.stride[1] + dot[1] * spec.dilation[1] == in_column
-                    ]
-                    if not users:
-                        continue
-                    u8 = T.bind(load(rows, in_start + (quad * plan.width + in_column) * column_bytes + j * 64, 64))
-                    for dot, pixel in users:
-                        accumulator = accumulators[pixel][j]
-                        put(accumulator, self.isa.dot(get(accumulator), u8, weights[dot]))
-        values = [[get(variable) for variable in accumulators[pixel]] for pixel in pixels]
+            for in_column, quad in itertools.product(
+                range((plan.columns - 1) * spec.stride[1] + spec.span_w), range(plan.quads)
+            ):
+                users = [
+                    (dot, (dot[0], column))
+                    for dot in plan.dots
+                    for column in range(plan.columns)
+                    if dot[2] == quad and column * spec.stride[1] + dot[1] * spec.dilation[1] == in_column
+                ]
+                if not users:
+                    continue
+                u8 = T.bind(load(rows, in_start + (quad * plan.width + in_column) * column_bytes + j * 64, 64))
+                for dot, pixel in users:
+                    accumulators[pixel] = T.bind(self.isa.dot(accumulators[pixel], u8, weights[dot]))
+            for value, pixel in zip(values, pixels, strict=True):
+                value.append(accumulators[pixel])
         addresses = [
             (out_pixel + row * spec.out_w + column) * spec.out_channels + block.channel for row, column in pixels
         ]

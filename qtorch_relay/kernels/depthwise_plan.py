@@ -18,8 +18,8 @@ MIN_CHUNK_CYCLES = 18_000
 
 
 @dataclass(frozen=True)
-class ChannelBlock:
-    """`count` blocks of `vectors` vectors of channels, from channel `start` on; count > 1 only for the widest kind.
+class ChannelBlocks:
+    """`count` blocks of `vectors` vectors of channels; the first starts at `start`, the last at `last_start`.
 
     The last block may overlap the one before, which then computes the same codes twice, so that every block is full.
     """
@@ -27,6 +27,7 @@ class ChannelBlock:
     vectors: int
     start: int
     count: int
+    last_start: int
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class DepthwisePlan:
     columns: int
     in_rows: tuple[int, ...]
     dots: tuple[tuple[int, int, int], ...]
-    blocks: tuple[ChannelBlock, ...]
+    blocks: tuple[ChannelBlocks, ...]
     row_groups: int
     bands: int
     width: int
@@ -60,18 +61,21 @@ class DepthwisePlan:
         return sum(block.vectors * block.count for block in self.blocks)
 
 
-def channel_blocks(channels: int, lanes: int) -> tuple[ChannelBlock, ...]:
-    """Returns blocks of 4, 2 and 1 vectors that cover the channels, each inside them if there are enough channels."""
-    blocks, start = [], 0
-    for vectors in (4, 2, 1):
-        size = vectors * lanes
-        count = (channels - start) // size
-        if count:
-            blocks.append(ChannelBlock(vectors, start, count))
-            start += count * size
-    if start < channels:
-        blocks.append(ChannelBlock(1, max(channels - lanes, 0), 1))
-    return tuple(blocks)
+def channel_blocks(channels: int, lanes: int) -> tuple[ChannelBlocks, ...]:
+    """Returns blocks of one or two kinds that cover the channels, each inside them if there are enough channels.
+
+    A kind is its own code: the rest gets one only where overlapping a wide block would repeat over an eighth.
+    """
+    vectors = next((v for v in (4, 2, 1) if v * lanes <= channels), 1)
+    size = vectors * lanes
+    count, rest = divmod(channels, size)
+    if rest == 0 or count == 0:
+        return (ChannelBlocks(vectors, 0, max(count, 1), max(channels - size, 0)),)
+    narrow = next(v for v in (1, 2, 4) if v * lanes >= rest)
+    if narrow == vectors or (size - rest) * 8 <= channels:
+        return (ChannelBlocks(vectors, 0, count + 1, channels - size),)
+    start = channels - narrow * lanes
+    return ChannelBlocks(vectors, 0, count, (count - 1) * size), ChannelBlocks(narrow, start, 1, start)
 
 
 def row_taps(spec: Conv2dSpec, rows: int) -> tuple[tuple[int, ...], dict[tuple[int, int], int]]:

@@ -35,8 +35,8 @@ def prim_func(name: str, arguments: Sequence[BufferDecl], body: Callable[..., No
 
 
 def vector(dtype: str, lanes: int) -> str:
-    """Returns the dtype of a vector, for example "int32x16"."""
-    return f"{dtype}x{lanes}"
+    """Returns the dtype of a vector, for example "int32x16", or of a scalar."""
+    return f"{dtype}x{lanes}" if lanes > 1 else dtype
 
 
 def span(start: Expr, lanes: int) -> Expr:
@@ -56,7 +56,7 @@ def store(buffer: Buffer, value: Expr, start: Expr, lanes: int) -> None:
 
 def splat(value: Expr, lanes: int) -> Expr:
     """Returns a scalar in every lane."""
-    return T.broadcast(value, lanes)
+    return T.broadcast(value, lanes) if lanes > 1 else value
 
 
 def lanes_of(value: Expr) -> int:
@@ -70,8 +70,7 @@ def as_u8(codes: Expr) -> Expr:
     if str(codes.ty.dtype).startswith("uint8"):
         return codes
     lanes = lanes_of(codes)
-    top_bit = splat(T.uint8(128), lanes) if lanes > 1 else T.uint8(128)
-    return T.bitwise_xor(T.reinterpret(vector("uint8", lanes) if lanes > 1 else "uint8", codes), top_bit)
+    return T.bitwise_xor(T.reinterpret(vector("uint8", lanes), codes), splat(T.uint8(128), lanes))
 
 
 def pick(value: Expr, lanes: Sequence[int]) -> Expr:
