@@ -1,8 +1,11 @@
 """The float32 constants that PyTorch's engines make from scales and biases, in their order of operations.
 
-The engines agree on the mathematics and differ in rounding: which factors are multiplied first, which are divided by and which
-are multiplied by a reciprocal, and where a fused multiply-add is used. These functions reproduce the constants to the bit;
-numerics.py has the formulas that use them. PyTorch holds scales as float64 and converts some to float32 before it divides, some
+The engines agree on the mathematics and differ in rounding: which factors are multiplied first, which are divided by
+and which
+are multiplied by a reciprocal, and where a fused multiply-add is used. These functions reproduce the constants to the
+bit;
+numerics.py has the formulas that use them. PyTorch holds scales as float64 and converts some to float32 before it
+divides, some
 after. Sources are PyTorch 2.13, FBGEMM and oneDNN 3.12, named at each function.
 """
 
@@ -15,11 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay.errors import EngineError, UnsupportedQuantSchemeError
-from qtorch_relay.qparams import PerChannel, PerTensor, code_range
+from qtorch_relay.qparams import PerChannel, PerTensor
 
 F32 = np.float32
 Vector = npt.NDArray[np.float32]
-Codes = npt.NDArray[np.integer]
 
 ENGINES = ("fbgemm", "onednn", "x86", "qnnpack")
 
@@ -68,7 +70,8 @@ def requantize_factors(
 ) -> AccumulatorFactors | RealFactors:
     """Returns an engine's constants for a convolution (kind "conv") or a linear layer (kind "linear").
 
-    weight_scales: float64, 0-dimensional for per-tensor weights, [channels] for per-channel ones. bias: [channels] or None.
+    weight_scales: float64, 0-dimensional for per-tensor weights, [channels] for per-channel ones. bias: [channels] or
+    None.
     Raises: EngineError for an engine without requantization of its own ("x86" is resolved by resolve_x86 before).
     """
     weight = np.atleast_1d(np.asarray(weight_scales, np.float64))
@@ -165,7 +168,8 @@ def fixed_point_add_factors(lhs_scale: float, rhs_scale: float, output_scale: fl
 
     Raises: UnsupportedQuantSchemeError unless the larger ratio is in [2**-10, 2**8), where the shift is at most 31;
         PyTorch itself refuses ratios outside [2**-14, 2**8).
-    Source: PyTorch quantized/cpu/qnnpack/src/add.c and requantization params (pytorch_qnnp_compute_add_quantization_params).
+    Source: PyTorch quantized/cpu/qnnpack/src/add.c and requantization params
+    (pytorch_qnnp_compute_add_quantization_params).
     """
     lhs, rhs = (F32(scale) / F32(output_scale) for scale in (lhs_scale, rhs_scale))
     if not 2.0**-10 <= max(lhs, rhs) < 2.0**8:
@@ -185,48 +189,6 @@ def mul_multiplier(lhs_scale: float, rhs_scale: float, output_scale: float) -> n
     Source: PyTorch quantized/cpu/kernels/QuantizedOpKernels.cpp qmul_kernel.
     """
     return F32(F32(F32(lhs_scale) * F32(rhs_scale)) * (F32(1) / F32(output_scale)))
-
-
-def concatenate_table(source: PerTensor, output: PerTensor, *, vectorized: bool, channels_last: bool) -> Codes:
-    """Returns what quantized::cat makes of each of an input's 256 codes, least code first.
-
-    channels_last: every input lies in channels-last memory and is joined along the channels; then the first
-    channels // 8 * 8 channels of each input take the vectorized way, the rest the scalar one.
-    Source: PyTorch quantized/cpu/kernels/QuantizedOpKernels.cpp qcat_nhwc_kernel, qconcat.cpp quantized_cat_impl.
-    """
-    low, high = code_range(source.dtype)
-    codes = np.arange(low, high + 1)
-    if channels_last and source == output:
-        return codes.astype(source.dtype)
-    scale, inverse, zero_point = F32(source.scale), F32(1) / F32(output.scale), F32(output.zero_point)
-    if channels_last and vectorized:
-        real = fused_multiply_add(codes.astype(F32), scale, scale * F32(-source.zero_point))
-        rounded = np.rint(real * F32(1 / output.scale)) + zero_point
-    elif channels_last:
-        real = scale * (codes - source.zero_point).astype(F32)
-        rounded = np.rint(real * inverse + zero_point)
-    else:
-        real = scale * (codes - source.zero_point).astype(F32)
-        rounded = np.rint(fused_multiply_add(real, inverse, zero_point))
-    return np.clip(rounded, low, high).astype(source.dtype)
-
-
-def fused_multiply_add(a: Any, b: Any, c: Any) -> Vector:
-    """Returns float32(a * b + c) rounded once, for float32 arguments that broadcast.
-
-    The product is exact in float64; TwoSum gives the sum's error, which decides where the float64 sum lies within an ulp of the
-    middle between two float32 (the canonicalization fused_multiply_add has the proof).
-    """
-    product, addend = np.float64(a) * np.float64(b), np.float64(c)
-    total = product + addend
-    part = total - product
-    error = (product - (total - part)) + (addend - part)
-    ulp = np.abs(total) * 2.0**-52
-    above, below = F32(total + ulp), F32(total - ulp)
-    middle = (np.float64(above) + np.float64(below)) / 2
-    side = (total - middle) + error
-    fused: Vector = np.where(side > 0, above, np.where(side < 0, below, F32(middle))).astype(F32)
-    return fused
 
 
 def qnnpack_mean_factor(scale: float, count: int) -> np.float32:

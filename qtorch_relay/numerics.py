@@ -21,7 +21,6 @@ import numpy.typing as npt
 from qtorch_relay.engine_constants import (
     AccumulatorFactors,
     RealFactors,
-    concatenate_table,
     fixed_point_add_factors,
     mul_multiplier,
 )
@@ -212,6 +211,30 @@ def mul_f32(
     shifted = (lhs.astype(np.int32) - lhs_qparams.zero_point) * (rhs.astype(np.int32) - rhs_qparams.zero_point)
     scaled = np.rint(shifted.astype(F32) * multiplier)
     return saturate(scaled.astype(np.float64) + out.zero_point, out.dtype, _relu_low(out, relu))
+
+
+def concatenate_table(source: PerTensor, output: PerTensor, *, vectorized: bool, channels_last: bool) -> Codes:
+    """Returns what quantized::cat makes of each of an input's 256 codes, least code first.
+
+    channels_last: every input lies in channels-last memory and is joined along the channels; then the first
+    channels // 8 * 8 channels of each input take the vectorized way, the rest the scalar one.
+    Source: PyTorch quantized/cpu/kernels/QuantizedOpKernels.cpp qcat_nhwc_kernel, qconcat.cpp quantized_cat_impl.
+    """
+    low, high = code_range(source.dtype)
+    codes = np.arange(low, high + 1)
+    if channels_last and source == output:
+        return codes.astype(source.dtype)
+    scale, inverse, zero_point = F32(source.scale), F32(1) / F32(output.scale), F32(output.zero_point)
+    if channels_last and vectorized:
+        real = fma_f32(codes.astype(F32), scale, scale * F32(-source.zero_point))
+        rounded = np.rint(real * F32(1 / output.scale)) + zero_point
+    elif channels_last:
+        real = scale * (codes - source.zero_point).astype(F32)
+        rounded = np.rint(real * inverse + zero_point)
+    else:
+        real = scale * (codes - source.zero_point).astype(F32)
+        rounded = np.rint(fma_f32(real, inverse, zero_point))
+    return np.clip(rounded, low, high).astype(source.dtype)
 
 
 def concatenate(

@@ -1,4 +1,5 @@
-"""The whole path, top to bottom: a PyTorch model in, a compiled program out. Phases are numbered; each leaves a valid module."""
+"""The whole path, top to bottom: a PyTorch model in, a compiled program out. Phases are numbered; each leaves a valid
+module."""
 
 from __future__ import annotations
 
@@ -11,14 +12,14 @@ from qtorch_relay._tvm import relax, tvm
 from qtorch_relay.capture.torchscript import from_torch
 from qtorch_relay.errors import InvalidInputError
 from qtorch_relay.frontend.importer import ENGINE_ATTRIBUTE, ImportedModule, import_graph, output_interface
-from qtorch_relay.lowering.channels_last import ConvertToChannelsLast
+from qtorch_relay.lowering.channels_last import convert_to_channels_last
 from qtorch_relay.lowering.lift_constants import lift_constants
 from qtorch_relay.lowering.select_kernels import SelectionReport, select_kernels
 from qtorch_relay.qnn.transform import CanonicalizeOps
 from qtorch_relay.qnn.verify import verify
 from qtorch_relay.runtime.build import build
 from qtorch_relay.runtime.compiled_model import CompiledModel
-from qtorch_relay.targets import Target
+from qtorch_relay.target import Target
 
 
 def from_pytorch(
@@ -27,9 +28,11 @@ def from_pytorch(
     """Imports a PyTorch int8 model.
 
     Args:
-        model: a torch.jit.ScriptModule (traced, scripted, frozen or not), an nn.Module (traced here), or the path of a .pt file.
+        model: a torch.jit.ScriptModule (traced, scripted, frozen or not), an nn.Module (traced here), or the path of a
+        .pt file.
         input_infos: [("x", (1, 3, 224, 224))], [("x", ((1, 3, 224, 224), "float32"))], or example tensors.
-        engine: "fbgemm", "onednn", "x86" or "qnnpack", whose codes to reproduce; None = torch.backends.quantized.engine.
+        engine: "fbgemm", "onednn", "x86" or "qnnpack", whose codes to reproduce; None =
+        torch.backends.quantized.engine.
         strict: True raises if the model has ops that cannot be imported; False is reserved.
 
     Returns:
@@ -39,13 +42,15 @@ def from_pytorch(
         QTorchRelayError: one of its subclasses, with all unsupported ops at once.
     """
     if not strict:
-        raise InvalidInputError("strict=False is reserved for leaving parts to PyTorch and not available yet; pass strict=True")
+        raise InvalidInputError(
+            "strict=False is reserved for leaving parts to PyTorch and not available yet; pass strict=True"
+        )
     imported = import_graph(from_torch(model, input_infos, engine))
     verify(imported.mod)
     return imported.mod, {name: tvm.runtime.tensor(array) for name, array in imported.params.items()}
 
 
-def compile(  # noqa: A001  (the contract's name)
+def compile(
     model: Any, input_infos: Any = None, target: Any = "host", engine: str | None = None, *, kernels: bool = True
 ) -> CompiledModel:
     """Compiles a PyTorch model, or what from_pytorch returned, for a target.
@@ -55,7 +60,8 @@ def compile(  # noqa: A001  (the contract's name)
         input_infos: as in from_pytorch; left out for a pair.
         target: a name of targets(), or a tvm.target.Target.
         engine: as in from_pytorch; left out for a pair.
-        kernels: False takes the portable path (canonicalization and generic code) on any target; the codes are the same.
+        kernels: False takes the portable path (canonicalization and generic code) on any target; the codes are the
+        same.
     """
     if isinstance(model, tuple):
         mod, params = model
@@ -94,7 +100,7 @@ def lower(
         report = {"path": "portable", "messages": _portable_messages(target, kernels)}
         if kernels and target.has_kernels:
             # 1. Channels last, the layout of the kernels.
-            mod = ConvertToChannelsLast()(mod)
+            mod = convert_to_channels_last(mod)
             verify(mod)
             # 2. Kernels in place of what they compute, constants packed.
             mod, selection = select_kernels(mod, target.name)

@@ -19,7 +19,8 @@ _NAME = re.compile(r"^[a-z_]+::[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?$")
 
 @dataclass(frozen=True)
 class Converter:
-    """One converter: the op's name (with its overload, or without for all overloads), the function, and what it becomes."""
+    """One converter: the op's name (with its overload, or without for all overloads), the function, and what it
+    becomes."""
 
     op: str
     convert: Convert
@@ -30,7 +31,8 @@ CONVERTERS: dict[str, Converter] = {}
 
 
 def converter(*ops: str, lowering: str) -> Callable[[Convert], Convert]:
-    """Registers a function for these ops. lowering says in a few words what they become ("qnn.conv2d + qnn.requantize")."""
+    """Registers a function for these ops. lowering says in a few words what they become ("qnn.conv2d +
+    qnn.requantize")."""
 
     def register(function: Convert) -> Convert:
         for op in ops:

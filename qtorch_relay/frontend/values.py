@@ -1,4 +1,5 @@
-"""What a graph value is while it is imported: a quantized tensor with its parameters, a plain tensor, or a Python value."""
+"""What a graph value is while it is imported: a quantized tensor with its parameters, a plain tensor, or a Python
+value."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""ConvertToChannelsLast: NCHW outside, NHWC inside.
+"""convert_to_channels_last: NCHW outside, NHWC inside.
 
-The int8 kernels read four neighbouring channels as one 32-bit lane, so channels must lie together in memory. Every value keeps
-up to two forms, the planar one of PyTorch's program and a channels-last twin; each op takes the form it can work on, and a
+The int8 kernels read four neighbouring channels as one 32-bit lane, so channels must lie together in memory. Every
+value keeps
+up to two forms, the planar one of PyTorch's program and a channels-last twin; each op takes the form it can work on,
+and a
 permutation is emitted only where the other form is asked for. Scales and zero points do not change.
 """
 
@@ -12,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from qtorch_relay._tvm import Call, constant_array, is_constant, relax, tvm
+from qtorch_relay._tvm import Call, constant_array, is_constant, relax
 from qtorch_relay.lowering.rebuild import bindings_of, op_name, rebuild_main
 from qtorch_relay.qnn.op_def import static_shape
 
@@ -80,17 +82,14 @@ PLANAR = 0  # a rule's count of channel dimensions when its result has no layout
 Rule = Callable[[_Forms, Any], tuple[Any, int] | None]
 
 
-@tvm.transform.module_pass(opt_level=0, name="ConvertToChannelsLast")
-class ConvertToChannelsLast:
+def convert_to_channels_last(mod: Any) -> Any:
     """Moves convolutions, pools and what lies between them to channels-last.
 
     Before: c = qnn.conv2d(x, w, ..., data_layout="NCHW"); r = qnn.requantize(c, ..., axis=1)
-    After:  t = R.permute_dims(x, [0, 2, 3, 1]); c = qnn.conv2d(t, w, ..., data_layout="NHWC"); r = qnn.requantize(c, ..., axis=3)
+    After:  t = R.permute_dims(x, [0, 2, 3, 1]); c = qnn.conv2d(t, w, ..., data_layout="NHWC");
+            r = qnn.requantize(c, ..., axis=3)
     """
-
-    def transform_module(self, mod: Any, _context: Any) -> Any:
-        """Returns the module with main in channels-last form."""
-        return rebuild_main(mod, _convert)
+    return rebuild_main(mod, _convert)
 
 
 def _convert(builder: Any, main: Any) -> Any:
@@ -196,7 +195,8 @@ def _strided_slice(forms: _Forms, call: Any) -> tuple[Any, int] | None:
 
 
 def _reshape(forms: _Forms, call: Any) -> tuple[Any, int] | None:
-    """Splits or merges channel dimensions inside the twin (channel shuffle), and flattens 1x1 maps without a permutation."""
+    """Splits or merges channel dimensions inside the twin (channel shuffle), and flattens 1x1 maps without a
+    permutation."""
     data = call.args[0]
     before, after = static_shape(data), tuple(int(extent) for extent in call.args[1].values)
     if len(before) == 4 and len(after) == 5 and forms.has_last(data):

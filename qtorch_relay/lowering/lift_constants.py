@@ -48,7 +48,7 @@ def _names_of_constants(main: Any) -> dict[Any, str]:
 
 
 @mutator
-class _Lifter(relax.PyExprMutator):  # type: ignore[misc]
+class _Lifter(relax.PyExprMutator):
     def __init__(self, mod: Any, names: dict[Any, str]) -> None:
         super().__init__(mod)
         self.names = names

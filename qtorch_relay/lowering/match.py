@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay._tvm import constant_array, is_constant
 from qtorch_relay.kernels import AccumulatorRequantize, RealRequantize
+from qtorch_relay.kernels.spec import CodeDtype
 from qtorch_relay.lowering.rebuild import op_name
 from qtorch_relay.qnn.op_def import Operands
 from qtorch_relay.qparams import code_range
@@ -58,14 +59,16 @@ def follow_clamp(program: Program, binding: Any, dtype: str) -> Clamp:
 class Requantized:
     """A conv2d or dense with everything up to its codes.
 
-    bias_s32: added to the accumulator, or None. result: the binding whose value the kernel gives. inner: the bindings that
+    bias_s32: added to the accumulator, or None. result: the binding whose value the kernel gives. inner: the bindings
+    that
     vanish into it.
     """
 
     operands: Operands
     bias_s32: npt.NDArray[np.int32] | None
     params: AccumulatorRequantize | RealRequantize
-    out_dtype: str
+    in_dtype: CodeDtype
+    out_dtype: CodeDtype
     result: Any
     inner: tuple[Any, ...]
 
@@ -98,7 +101,13 @@ def match_requantized(program: Program, binding: Any) -> Requantized | str:
     params = _requantize_params(requantize, channels, clamp)
     if clamp.inner:
         inner.append(user)
-    return Requantized(operands, bias_s32, params, requantize.attrs["out_dtype"], clamp.result, tuple(inner))
+    in_dtype, out_dtype = code_dtype(operands.dtype("data")), code_dtype(requantize.attrs["out_dtype"])
+    return Requantized(operands, bias_s32, params, in_dtype, out_dtype, clamp.result, tuple(inner))
+
+
+def code_dtype(dtype: str) -> CodeDtype:
+    """Returns a dtype that the dialect's checks have found to be one of 8-bit codes, typed so."""
+    return cast(CodeDtype, dtype)
 
 
 def _why_not_requantize(requantize: Operands) -> str | None:

@@ -20,7 +20,8 @@ OPAQUE = 8  # TVM's kOpaque operator pattern: no generic pass fuses into or rewr
 class KernelCall:
     """One kernel in place of some bindings.
 
-    spec selects the kernel; inputs are expressions of the old function; pack_arguments go to the kernel's pack after the spec.
+    spec selects the kernel; inputs are expressions of the old function; pack_arguments go to the kernel's pack after
+    the spec.
     result: the binding whose variable the kernel's output replaces. inner: bindings that are no longer computed.
     """
 
@@ -102,7 +103,7 @@ class _Emitter:
     def _kernel_call(self, call: KernelCall) -> Any:
         kernel = select(self.isa, call.spec)
         if call.spec not in self.functions:
-            function = kernel.build(call.spec).with_attr("op_pattern", OPAQUE)
+            function = kernel.build(call.spec).without_attr("global_symbol").with_attr("op_pattern", OPAQUE)
             self.functions[call.spec] = self.builder.add_func(function, kernel.name)
         constants = [relax.const(array, str(array.dtype)) for array in kernel.pack(call.spec, *call.pack_arguments)]
         inputs = [self._renew(value) for value in call.inputs]
@@ -149,7 +150,7 @@ def _conv2d(program: Program, binding: Any) -> KernelCall | str | None:
         attrs["padding"],
         attrs["dilation"],
         attrs["groups"],
-        operands.dtype("data"),
+        found.in_dtype,
         found.out_dtype,
         found.params.kind,
     )
@@ -166,7 +167,7 @@ def _dense(program: Program, binding: Any) -> KernelCall | str | None:
     if len(shape) != 2:
         return f"its data has {len(shape)} dimensions; kernels take 2"
     weight = constant_array(operands["weight"])
-    spec = DenseSpec(shape[0], shape[1], weight.shape[0], operands.dtype("data"), found.out_dtype, found.params.kind)
+    spec = DenseSpec(shape[0], shape[1], weight.shape[0], found.in_dtype, found.out_dtype, found.params.kind)
     packed = (weight, int(operands.scalar("input_zero_point")), found.params, found.bias_s32)
     return KernelCall(spec, (operands["data"],), packed, found.result, found.inner)
 

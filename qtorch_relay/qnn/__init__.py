@@ -1,16 +1,20 @@
 """The QNN dialect on Relax: Relay's quantized ops, with Relay's names, argument order and meaning.
 
 Scales (float32) and zero points (int32) are constant operands. Every op has a type rule and a check (verify), and a
-canonicalization into plain Relax ops (transform.CanonicalizeOps). Where PyTorch's arithmetic has no Relay form, an op takes
+canonicalization into plain Relax ops (transform.CanonicalizeOps). Where PyTorch's arithmetic has no Relay form, an op
+takes
 one more attribute or a last, optional operand; each docstring says what that becomes in stock Relay.
 
   op               | operands                                                                       | ours
-  qnn.quantize     | data, output_scale, output_zero_point                                          | rounding half to even
+  qnn.quantize     | data, output_scale, output_zero_point                                          | rounding half to
+  even
   qnn.dequantize   | data, input_scale, input_zero_point                                            |
-  qnn.requantize   | data, input_scale, input_zero_point, output_scale, output_zero_point           | bias, scaling, TONEAREST_EVEN
+  qnn.requantize   | data, input_scale, input_zero_point, output_scale, output_zero_point           | bias, scaling,
+  TONEAREST_EVEN
   qnn.conv2d       | data, kernel, input_zero_point, kernel_zero_point, input_scale, kernel_scale   |
   qnn.dense        | data, weight, input_zero_point, kernel_zero_point, input_scale, kernel_scale   | leading dimensions
-  qnn.add          | lhs, rhs, lhs_scale, lhs_zero_point, rhs_scale, rhs_zero_point, output_*       | arithmetic, rounding
+  qnn.add          | lhs, rhs, lhs_scale, lhs_zero_point, rhs_scale, rhs_zero_point, output_*       | arithmetic,
+  rounding
   qnn.mul          | as qnn.add                                                                     | rounding
   qnn.concatenate  | data (tuple), input_scales, input_zero_points, output_scale, output_zero_point | arithmetic
   qnn.avg_pool2d   | data, input_scale, input_zero_point, output_scale, output_zero_point           | arithmetic

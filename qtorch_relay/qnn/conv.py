@@ -71,7 +71,7 @@ def _check_conv2d(operands: Operands) -> None:
     groups = attrs["groups"]
     if groups < 1 or out_channels % groups or group_channels * groups != in_channels:
         raise VerifyError(
-            f"qnn.conv2d: {in_channels} input channels, a kernel for {group_channels} and {out_channels} output channels "
+            f"qnn.conv2d: {in_channels} input channels, a kernel for {group_channels}, {out_channels} output channels "
             f"do not go together with {groups} groups"
         )
     if min(_conv2d_type(operands).shape.values) < 1:

@@ -63,7 +63,8 @@ def dense(
 ) -> Expr:
     """qnn.dense: sum over k of (data[..., k] - input_zero_point) * (weight[n, k] - kernel_zero_point[n]).
 
-    Shapes: data [..., K] (Relay's is two-dimensional; more leading dimensions are ours); weight [units, K]; out [..., units].
+    Shapes: data [..., K] (Relay's is two-dimensional; more leading dimensions are ours); weight [units, K]; out [...,
+    units].
     """
     return _DENSE(
         {

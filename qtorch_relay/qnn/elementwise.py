@@ -184,7 +184,8 @@ def mul(
 ) -> Expr:
     """qnn.mul: round(float((qa - za) * (qb - zb)) * multiplier) + zy, clamped; rounding as in requantize.
 
-    arithmetic "relay": multiplier = sa * sb / sy; "float32" (PyTorch): the float32 factor multiplier, (sa * sb) * (1 / sy).
+    arithmetic "relay": multiplier = sa * sb / sy; "float32" (PyTorch): the float32 factor multiplier, (sa * sb) * (1 /
+    sy).
     """
     operands = _binary_operands(
         lhs, rhs, lhs_scale, lhs_zero_point, rhs_scale, rhs_zero_point, output_scale, output_zero_point
@@ -248,7 +249,8 @@ def concatenate(
 ) -> Expr:
     """qnn.concatenate along axis (counted from 0); an input whose parameters equal the output's is copied.
 
-    tables: None requantizes each input as Relay does. Else (ours, PyTorch's) row i gives the output's code for each of the 256
+    tables: None requantizes each input as Relay does. Else (ours, PyTorch's) row i gives the output's code for each of
+    the 256
     codes of input i: in PyTorch an input's way to the output's parameters depends on its memory layout.
     """
     extension = {} if tables is None else {"tables": relax.const(tables, str(tables.dtype))}

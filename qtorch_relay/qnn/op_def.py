@@ -161,7 +161,8 @@ def check_zero_point(operands: Operands, name: str, code_dtype: str, axis_length
     low, high = code_range(code_dtype)
     if not ((zero_point >= low).all() and (zero_point <= high).all()):
         raise VerifyError(
-            f"{operands.op.name}: {name} must lie in [{low}, {high}] for {code_dtype}, found {zero_point.reshape(-1)[:4]}"
+            f"{operands.op.name}: {name} must lie in [{low}, {high}] for {code_dtype}, "
+            f"found {zero_point.reshape(-1)[:4]}"
         )
     _check_length(operands, name, zero_point, axis_length)
 

@@ -22,7 +22,7 @@ from qtorch_relay.qnn.op_def import (
 )
 
 POOL_ARITHMETICS = ("codes", "quotient", "scaled", "scaled_shifted", "fused")
-_EXTENSIONS = {arithmetic: ("factor",) for arithmetic in POOL_ARITHMETICS}
+_EXTENSIONS = dict.fromkeys(POOL_ARITHMETICS, ("factor",))
 
 
 def pooled_extents(operands: Operands) -> tuple[int, int]:
@@ -101,14 +101,16 @@ def avg_pool2d(
 ) -> Expr:
     """qnn.avg_pool2d with PyTorch's arithmetic; input and output share scale and zero point z.
 
-    With S the sum of a window's codes, acc = S - z * count (padding adds nothing), and factor float32, one number or one for
+    With S the sum of a window's codes, acc = S - z * count (padding adds nothing), and factor float32, one number or
+    one for
     each output position, all in float32:
       "codes":          rne(S * factor)
       "quotient":       rne(S / factor)
       "scaled":         rne(acc * factor) + z
       "scaled_shifted": rne(acc * factor + z), the product rounded first
       "fused":          rne(fma(acc, factor, z))
-    PyTorch takes one or another by engine, memory layout and op. In stock Relay all become its avg_pool2d, which truncates.
+    PyTorch takes one or another by engine, memory layout and op. In stock Relay all become its avg_pool2d, which
+    truncates.
     """
     return _AVG_POOL2D(
         {

@@ -15,7 +15,8 @@ _SHOWN_NUMBERS = 4
 def to_text(mod: Any) -> str:
     """Returns the text of main: its parameters, then one line per binding with operand and attribute names.
 
-    Scalars are written in place; vectors as their dtype, shape and first numbers; defaults are written too, so that a line
+    Scalars are written in place; vectors as their dtype, shape and first numbers; defaults are written too, so that a
+    line
     says all there is to know.
     """
     main = mod["main"]

@@ -59,7 +59,8 @@ _QUANTIZE = define_op(
 
 
 def quantize(data: Expr, output_scale: Any, output_zero_point: Any, axis: int = -1, out_dtype: str = "int8") -> Expr:
-    """qnn.quantize: clamp(rne(fma(data, 1 / output_scale, output_zero_point))), as PyTorch computes it (FBGEMM QuantizeAvx2).
+    """qnn.quantize: clamp(rne(fma(data, 1 / output_scale, output_zero_point))), as PyTorch computes it (FBGEMM
+    QuantizeAvx2).
 
     NaN becomes the highest code. Relay divides by the scale and rounds half away from zero.
 
@@ -157,11 +158,13 @@ def requantize(
         clamp(rne(fma(addend, addend_factor, x) * multiplier) + output_zero_point)
       "real" (onednn), in float32, every operation rounded:
         clamp(rne((x * input_factor * kernel_factor + addend) * output_factor + output_zero_point))
-    factors holds the operands that the last two name, float32, one number or a vector along axis: the very constants that
+    factors holds the operands that the last two name, float32, one number or a vector along axis: the very constants
+    that
     the engine computes from the scales (numerics.py), in its order of operations. The scales stay as the op's meaning.
     rounding of "relay": "UPWARD" (floor(v + 0.5)), "TONEAREST" (half away from zero) or "TONEAREST_EVEN" (ours).
     "None" means Relay's defaults on x86: UPWARD and float32.
-    In stock Relay the addend becomes an int32 bias_add before the op, and the rest TONEAREST of the ratio of the scales: a
+    In stock Relay the addend becomes an int32 bias_add before the op, and the rest TONEAREST of the ratio of the
+    scales: a
     code differs where the value lies within a few float32 roundings of a tie.
 
     Shapes: data int32, int8 or uint8 [...]; input_scale and input_zero_point one number or a vector along axis;

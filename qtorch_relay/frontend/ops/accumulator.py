@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay._tvm import relax
+from qtorch_relay.capture.graph import Node
+from qtorch_relay.engine_constants import AccumulatorFactors, RealFactors, requantize_factors
 from qtorch_relay.errors import UnsupportedQuantSchemeError
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.values import QuantizedValue
-from qtorch_relay.capture.graph import Node
-from qtorch_relay.engine_constants import AccumulatorFactors, RealFactors, requantize_factors
 from qtorch_relay.qnn import requantize
 from qtorch_relay.qnn.op_def import static_shape
 from qtorch_relay.qparams import PerTensor, QuantizedTensor, code_range
@@ -33,7 +33,7 @@ def weight_qparams(weight: QuantizedTensor, channel_axis: int) -> tuple[Any, Any
         return np.float64(qparams.scale), np.int32(qparams.zero_point)
     if qparams.axis != channel_axis:
         raise UnsupportedQuantSchemeError(
-            f"a weight is quantized per channel on axis {qparams.axis}; accepted is axis {channel_axis}, the output channels"
+            f"a weight is quantized per channel on axis {qparams.axis}; accepted is axis {channel_axis}, its outputs"
         )
     zero_points = qparams.zero_points.astype(np.int32)
     return qparams.scales, zero_points if zero_points.any() else np.int32(0)

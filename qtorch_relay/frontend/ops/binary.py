@@ -8,15 +8,15 @@ import numpy as np
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
-from qtorch_relay.engine_constants import concatenate_table, fixed_point_add_factors, mul_multiplier
+from qtorch_relay.engine_constants import fixed_point_add_factors, mul_multiplier
 from qtorch_relay.errors import UnsupportedOpError
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.accumulator import clamp_below_zero
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
+from qtorch_relay.numerics import concatenate_table
 from qtorch_relay.qnn import add, concatenate, mul
 from qtorch_relay.qparams import PerTensor
-
 
 CAT_LANES = 8  # channels that PyTorch's channels-last concatenation takes at a time; the rest goes through scalar code
 

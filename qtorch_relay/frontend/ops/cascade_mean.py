@@ -1,6 +1,7 @@
 """The mean of a channels-last quantized tensor over height and width, with PyTorch's order of float additions.
 
-PyTorch dequantizes, sums in float32 by its cascade (aten/src/ATen/native/cpu/SumKernel.cpp: cascade_sum, levels of 16), divides
+PyTorch dequantizes, sums in float32 by its cascade (aten/src/ATen/native/cpu/SumKernel.cpp: cascade_sum, levels of 16),
+divides
 by the count and quantizes. Float addition is not associative, so the order is part of the result.
 """
 

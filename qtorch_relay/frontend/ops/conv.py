@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.engine_constants import resolve_x86
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.accumulator import layer_name, requantize_accumulator, weight_qparams
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue
-from qtorch_relay.engine_constants import resolve_x86
 from qtorch_relay.qnn import conv2d
 
 
 @converter("quantized::conv2d.new", lowering="qnn.conv2d + qnn.requantize")
 def quantized_conv2d(context: ImportContext, node: Node) -> QuantizedValue:
-    """quantized::conv2d.new(Tensor qx, Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor
+    """quantized::conv2d.new(Tensor qx, Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point)
+    -> Tensor
 
-    Shapes: qx [N, C, H, W] u8 or s8; weight [O, C/groups, KH, KW] s8, per tensor or per channel on axis 0; Y [N, O, OH, OW].
+    Shapes: qx [N, C, H, W] u8 or s8; weight [O, C/groups, KH, KW] s8, per tensor or per channel on axis 0; Y [N, O, OH,
+    OW].
     Source: aten/src/ATen/native/quantized/cpu/qconv.cpp.
     """
     return _convolve(context, node, relu=False)
@@ -23,7 +25,8 @@ def quantized_conv2d(context: ImportContext, node: Node) -> QuantizedValue:
 
 @converter("quantized::conv2d_relu.new", lowering="qnn.conv2d + qnn.requantize + maximum")
 def quantized_conv2d_relu(context: ImportContext, node: Node) -> QuantizedValue:
-    """quantized::conv2d_relu.new(Tensor qx, Conv2dPackedParamsBase packed_weight, float output_scale, int output_zero_point) -> Tensor
+    """quantized::conv2d_relu.new(Tensor qx, Conv2dPackedParamsBase packed_weight, float output_scale, int
+    output_zero_point) -> Tensor
 
     The ReLU is a clamp of the codes from below at the output's zero point.
     """
@@ -48,9 +51,9 @@ def _convolve(context: ImportContext, node: Node, *, relu: bool) -> QuantizedVal
             scales,
             kernel_size=params.weight.codes.shape[2:],
             channels=params.weight.codes.shape[0],
-            strides=params.stride,
+            strides=(params.stride[0], params.stride[1]),
             padding=params.padding,
-            dilation=params.dilation,
+            dilation=(params.dilation[0], params.dilation[1]),
             groups=params.groups,
         ),
         f"{layer}_sum",

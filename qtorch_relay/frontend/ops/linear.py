@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.engine_constants import resolve_x86
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.accumulator import layer_name, requantize_accumulator, weight_qparams
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue
-from qtorch_relay.engine_constants import resolve_x86
 from qtorch_relay.qnn import dense
 
 
@@ -23,7 +23,8 @@ def quantized_linear(context: ImportContext, node: Node) -> QuantizedValue:
 
 @converter("quantized::linear_relu", lowering="qnn.dense + qnn.requantize + maximum")
 def quantized_linear_relu(context: ImportContext, node: Node) -> QuantizedValue:
-    """quantized::linear_relu(Tensor X, LinearPackedParamsBase W_prepack, float Y_scale_i, int Y_zero_point_i) -> Tensor Y
+    """quantized::linear_relu(Tensor X, LinearPackedParamsBase W_prepack, float Y_scale_i, int Y_zero_point_i) -> Tensor
+    Y
 
     The ReLU is a clamp of the codes from below at the output's zero point.
     """

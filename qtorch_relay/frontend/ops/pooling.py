@@ -38,7 +38,8 @@ class Window:
 
 @converter("aten::max_pool2d", "quantized::max_pool2d", lowering="max_pool2d of codes")
 def max_pool2d(context: ImportContext, node: Node) -> QuantizedValue | TensorValue:
-    """aten::max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> Tensor
+    """aten::max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool
+    ceil_mode=False) -> Tensor
 
     The largest code is the code of the largest value; padding never wins.
     """
@@ -57,7 +58,8 @@ def max_pool2d(context: ImportContext, node: Node) -> QuantizedValue | TensorVal
 
 @converter("aten::avg_pool2d", lowering="qnn.avg_pool2d")
 def average_pool2d(context: ImportContext, node: Node) -> QuantizedValue:
-    """aten::avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor
+    """aten::avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False, bool
+    count_include_pad=True, int? divisor_override=None) -> Tensor
 
     qnnpack always counts the padding and ignores divisor_override.
     """
@@ -71,8 +73,8 @@ def average_pool2d(context: ImportContext, node: Node) -> QuantizedValue:
         raise context.unsupported(node, "ceil_mode of a quantized average; accepted is False")
     window = Window(kernel, strides, (pad_h, pad_w, pad_h, pad_w))
     if context.engine == "qnnpack" and value.qparams.dtype == "uint8":
-        factor = qnnpack_mean_factor(value.qparams.scale, kernel[0] * kernel[1])
-        return _emit_pool(context, node, value, window, "scaled", factor)
+        mean = qnnpack_mean_factor(value.qparams.scale, kernel[0] * kernel[1])
+        return _emit_pool(context, node, value, window, "scaled", mean)
     divisor = _divisors(context, node, value.shape, window)
     factor = F32(1) / divisor.astype(F32)
     if not value.channels_last:

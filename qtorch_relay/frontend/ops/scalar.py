@@ -37,7 +37,7 @@ def _truncate(value: float) -> int:
     return int(value)
 
 
-for _name, _function in {
+_FOLDED: dict[str, Callable[..., Any]] = {
     "prim::NumToTensor.Scalar": lambda value: value,
     "prim::NumToTensor": lambda value: value,
     "aten::Int": _truncate,
@@ -63,7 +63,8 @@ for _name, _function in {
     "aten::__is__": lambda a, b: a is b,
     "aten::__isnot__": lambda a, b: a is not b,
     "prim::unchecked_cast": lambda value: value,
-}.items():
+}
+for _name, _function in _FOLDED.items():
     _fold(_name, _function)
 for _name in ("aten::floor_divide",):
     _fold(_name, _floor_divide, arguments=2)

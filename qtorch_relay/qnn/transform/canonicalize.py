@@ -1,12 +1,13 @@
 """qnn.transform.CanonicalizeOps: every qnn op becomes plain Relax ops on integers and floats.
 
-The result runs on any TVM target and is the reference that the int8 kernels must equal. The rules are in rules/, one file
+The result runs on any TVM target and is the reference that the int8 kernels must equal. The rules are in rules/, one
+file
 per op family.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qtorch_relay._tvm import Op, mutator, relax, tvm
 from qtorch_relay.qnn.op_def import OPS, Operands
@@ -21,6 +22,10 @@ class CanonicalizeOps:
     After:  lv = R.multiply(R.astype(R.subtract(R.astype(x, "int32"), 3), "float32"), 0.5)
     """
 
+    if TYPE_CHECKING:  # TVM's decorator makes the class a pass, which is called with a module
+
+        def __call__(self, mod: Any) -> Any: ...
+
     def transform_module(self, mod: Any, _context: Any) -> Any:
         """Returns the module without qnn ops."""
         rewriter = _Canonicalizer(mod)
@@ -31,7 +36,7 @@ class CanonicalizeOps:
 
 
 @mutator
-class _Canonicalizer(relax.PyExprMutator):  # type: ignore[misc]
+class _Canonicalizer(relax.PyExprMutator):
     def visit_call_(self, call: Any) -> Any:
         call = self.visit_expr_post_order(call)
         if not isinstance(call.op, Op) or call.op.name not in OPS:

@@ -2,7 +2,8 @@
 
 Two facts shape the blocks:
 - TVM lets LLVM contract a * b + c into one fused multiply-add. Where PyTorch rounds the product first, the product is
-  computed in float64 from a float64 tensor constant and cast to float32: exact product (24 + 24 bits <= 53), one rounding,
+  computed in float64 from a float64 tensor constant and cast to float32: exact product (24 + 24 bits <= 53), one
+  rounding,
   and nothing left to contract.
 - Where PyTorch does fuse, the same sum is computed in float64 and rounded once.
 """
@@ -69,8 +70,10 @@ def operand_along(operands: Operands, name: str, rank: int, axis: int) -> Expr:
 def fused_multiply_add(factors: tuple[Expr, Expr], addend: Expr) -> Expr:
     """Returns float32(factors[0] * factors[1] + addend) with one rounding, for float32 operands, on any target.
 
-    In float64 the product is exact and the sum s has an error e that TwoSum finds exactly, |e| <= ulp(s) / 2. Rounding s to
-    float32 can go wrong only if the middle m of two neighbouring float32 lies within an ulp of s; then the neighbours are the
+    In float64 the product is exact and the sum s has an error e that TwoSum finds exactly, |e| <= ulp(s) / 2. Rounding
+    s to
+    float32 can go wrong only if the middle m of two neighbouring float32 lies within an ulp of s; then the neighbours
+    are the
     float32 values of s moved an ulp down and up, s - m is 0 or at least an ulp, and the sign of (s - m) + e decides.
     """
     product64 = relax.op.multiply(*(cast(factor, "float64") for factor in factors))
@@ -100,9 +103,11 @@ def shifted(expr: Expr, zero_point: np.ndarray[Any, Any], rank: int, axis: int) 
 
 
 def product(expr: Expr, factor: Expr) -> Expr:
-    """Returns expr * factor rounded to float32, safe from contraction with a following addition (see the module's text).
+    """Returns expr * factor rounded to float32, safe from contraction with a following addition (see the module's
+    text).
 
-    factor must be a float64 tensor of rank 1 or more: a scalar would be written into the code, where the code generator sees
+    factor must be a float64 tensor of rank 1 or more: a scalar would be written into the code, where the code generator
+    sees
     that it fits float32 and narrows the multiplication again.
     """
     return cast(relax.op.multiply(cast(expr, "float64"), factor), "float32")
@@ -131,7 +136,8 @@ def round_value(expr: Expr, rounding: str) -> Expr:
 def saturate(rounded: Expr, zero_point: int, dtype: str) -> Expr:
     """Returns clamp(rounded + zero_point) as codes.
 
-    The clamp is done on the float, before the cast, so values past int32 saturate too; the bounds are integers of at most
+    The clamp is done on the float, before the cast, so values past int32 saturate too; the bounds are integers of at
+    most
     33 bits around the zero point and exact in float32 for 8-bit codes.
     """
     low, high = code_range(dtype)

@@ -1,7 +1,9 @@
 """Canonicalization of conv2d and dense: int8 products with int32 sums, zero points taken out as Relay does.
 
-sum (qa - za)(qw - zw) = t1 - t2 - t3 + t4 with t1 = sum qa*qw, t2 = zw * sum qa, t3 = za * sum qw, t4 = za * zw * count.
-Data is padded with za first, so every output sums over the same count. PyTorch's weights have zw = 0, which leaves t1 - t3;
+sum (qa - za)(qw - zw) = t1 - t2 - t3 + t4 with t1 = sum qa*qw, t2 = zw * sum qa, t3 = za * sum qw, t4 = za * zw *
+count.
+Data is padded with za first, so every output sums over the same count. PyTorch's weights have zw = 0, which leaves t1 -
+t3;
 |t1| <= 255 * 128 * count fits int32 for count <= 65 793, the bound that PyTorch's own kernels have.
 """
 
@@ -18,7 +20,8 @@ from qtorch_relay.qnn.transform.rules.common import along, canonicalization, cas
 
 @canonicalization("qnn.conv2d")
 def conv2d(operands: Operands) -> Expr:
-    """Pads with the input's zero point, then one convolution of raw codes (or of shifted codes if a weight's zero point is not 0)."""
+    """Pads with the input's zero point, then one convolution of raw codes (or of shifted codes if a weight's zero point
+    is not 0)."""
     attrs = operands.attrs
     data, kernel = operands["data"], operands["kernel"]
     input_zero_point = int(operands.scalar("input_zero_point"))
@@ -71,7 +74,8 @@ def _pad(data: Expr, padding: tuple[int, int, int, int], layout: str, zero_point
 
 
 def _weight_sum(weight: Expr, out_axis: int, input_zero_point: int) -> Expr:
-    """Returns input_zero_point * sum of the weights of each output channel, folded at once where the weight is constant."""
+    """Returns input_zero_point * sum of the weights of each output channel, folded at once where the weight is
+    constant."""
     axes = [axis for axis in range(len(static_shape(weight))) if axis != out_axis]
     if is_constant(weight):
         sums: np.ndarray[Any, Any] = constant_array(weight).astype(np.int32).sum(axis=tuple(axes), dtype=np.int32)

@@ -44,7 +44,8 @@ def add(operands: Operands) -> Expr:
 def _add_fixed_point(operands: Operands, output_zero_point: int, dtype: str) -> Expr:
     """One rounding shift, half away from zero: a remainder above half, less one below zero, adds one.
 
-    |(q - z) * multiplier| <= 255 * 2**22 on each side, and the smaller side's multiplier is no larger: the sum fits int32.
+    |(q - z) * multiplier| <= 255 * 2**22 on each side, and the smaller side's multiplier is no larger: the sum fits
+    int32.
     """
     terms = []
     for side in ("lhs", "rhs"):

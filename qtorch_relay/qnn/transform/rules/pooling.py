@@ -59,7 +59,8 @@ def _factor(operands: Operands) -> np.ndarray[Any, Any]:
 
 
 def _window_sums(operands: Operands, codes: Expr) -> Expr:
-    """Returns the sum of each window: a reduction if one window covers the map, else a depthwise convolution with ones."""
+    """Returns the sum of each window: a reduction if one window covers the map, else a depthwise convolution with
+    ones."""
     attrs = operands.attrs
     layout = attrs["layout"]
     _, channels, height, width = canonical_dims(operands.shape("data"), layout)
