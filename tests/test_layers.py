@@ -18,7 +18,7 @@ TORCH_FOLDERS = ("qtorch_relay/capture", "qtorch_relay/demo", "calibration", "ac
 # A layer may import from itself and from what is listed before it, never from what comes after.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("qtorch_relay._version", "qtorch_relay.errors"),
-    ("qtorch_relay.qparams", "qtorch_relay.output_files", "qtorch_relay._tvm", "qtorch_relay.targets"),
+    ("qtorch_relay.qparams", "qtorch_relay.output_files", "qtorch_relay._tvm", "qtorch_relay.target"),
     ("qtorch_relay.numerics", "qtorch_relay.numerics_pool", "qtorch_relay.engine_constants"),
     ("qtorch_relay.runtime", "qtorch_relay.capture", "qtorch_relay.qnn", "qtorch_relay.kernels"),
     ("qtorch_relay.frontend", "qtorch_relay.lowering"),

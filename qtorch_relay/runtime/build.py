@@ -15,11 +15,12 @@ import numpy.typing as npt
 from qtorch_relay._tvm import TensorType, relax
 from qtorch_relay.errors import VerifyError
 from qtorch_relay.qparams import QuantParams
+from qtorch_relay.runtime import ffi
 from qtorch_relay.runtime.compiled_model import CompiledModel
 from qtorch_relay.runtime.interface import Interface
 from qtorch_relay.runtime.linker import link
 from qtorch_relay.runtime.specs import Structure, TensorSpec
-from qtorch_relay.targets import Target
+from qtorch_relay.target import Target
 
 
 class _BuiltProgram:
@@ -41,7 +42,8 @@ class _BuiltProgram:
             if self._library is None:
                 with tempfile.TemporaryDirectory(prefix="qtorch_relay_") as folder:
                     path = Path(folder) / "lib.so"
-                    self._executable.export_library(str(path), fcompile=partial(_link, self._target))
+                    with ffi.without_scope_messages():
+                        self._executable.export_library(str(path), fcompile=partial(_link, self._target))
                     self._library = path.read_bytes()
             return self._library
 

@@ -26,7 +26,7 @@ from qtorch_relay.runtime.compiled_model import CompiledModel
 from qtorch_relay.runtime.interface import Golden
 from qtorch_relay.runtime.manifest import PART_NAMES, Manifest, Part, dump, offsets, parse
 from qtorch_relay.runtime.specs import TensorSpec, empty_aligned
-from qtorch_relay.targets import check_runnable, missing_on_host
+from qtorch_relay.target import check_runnable, missing_on_host
 
 _MANIFEST = "manifest.json"
 _COMMENT = b"qtorch_relay sha256:"

@@ -10,7 +10,9 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import re
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +26,9 @@ from qtorch_relay.errors import QTorchRelayError
 
 _RUNTIME_LIBRARIES = ("libtvm_runtime.so", "libtvm_runtime.dylib")
 _CPU, _POOLED_ALLOCATOR = 1, 2
-_lock = threading.Lock()
+_STDERR = 2
+_SCOPE_MESSAGE = re.compile(rb"executable\.cc:\d+: Warning: Scope (Saving|Loaded):")
+_load_lock, _stderr_lock = threading.Lock(), threading.Lock()
 
 
 @lru_cache(maxsize=1)
@@ -44,13 +48,36 @@ def _load() -> ModuleType:
 
 def tvm_ffi() -> Any:
     """Returns the tvm_ffi module with TVM's runtime functions registered; the compiler is not loaded."""
-    with _lock:
+    with _load_lock:
         return _load()
 
 
 def load_library(path: Path) -> Any:
     """Returns the module of a shared library that TVM exported."""
-    return tvm_ffi().load_module(str(path))
+    load_module = tvm_ffi().load_module
+    with without_scope_messages():
+        return load_module(str(path))
+
+
+@contextmanager
+def without_scope_messages() -> Iterator[None]:
+    """Holds standard error back while TVM reads or writes an executable, and then passes on what is worth reading.
+
+    TVM 0.27 prints a warning "Scope Saving:" or "Scope Loaded:" for each of an executable's constants, dozens for a
+    network, whatever it is told about logging.
+    """
+    with _stderr_lock, tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        stderr = os.dup(_STDERR)
+        os.dup2(held.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, _STDERR)
+            os.close(stderr)
+            held.seek(0)
+            lines = [line for line in held if not _SCOPE_MESSAGE.search(line)]
+            os.write(_STDERR, b"".join(lines))
 
 
 def make_entry(module: Any) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from qtorch_relay.errors import VerifyError
 from qtorch_relay.runtime.specs import Structure, TensorSpec, indices
-from qtorch_relay.targets import Target
+from qtorch_relay.target import Target
 
 
 class Program(Protocol):

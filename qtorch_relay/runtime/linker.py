@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qtorch_relay.errors import QTorchRelayError, TargetError
-from qtorch_relay.targets import Target, host_cpu
+from qtorch_relay.target import Target, host_cpu
 
 _TIMEOUT_S = 600
 _HOST_LINKERS = ("g++", "c++", "clang++", "gcc", "cc", "clang", "ld")

@@ -11,7 +11,7 @@ from qtorch_relay._version import __version__
 from qtorch_relay.errors import BundleError, VerifyError
 from qtorch_relay.runtime.interface import Interface
 from qtorch_relay.runtime.specs import ALIGNMENT_BYTES, Structure, TensorSpec
-from qtorch_relay.targets import Target
+from qtorch_relay.target import Target
 
 FORMAT_VERSION = 1
 _UNKNOWN = "unknown"

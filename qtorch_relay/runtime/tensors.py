@@ -1,4 +1,4 @@
-"""Arrays and torch tensors to TVM's tensors and back, without a copy where that is possible.
+"""Arrays and torch tensors to TVM's tensors and back.
 
 torch is used only if the caller already has: its tensors cannot exist before it is imported.
 """
@@ -27,8 +27,8 @@ def is_torch(value: object) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def to_tvm(value: Any, spec: TensorSpec) -> Any:
-    """Returns the TVM tensor of an input, sharing its memory if that is contiguous and aligned.
+def to_array(value: Any, spec: TensorSpec) -> npt.NDArray[Any]:
+    """Returns an input as an array, over the memory of a torch tensor; in any memory layout.
 
     Raises:
         InvalidInputError: not an array or CPU tensor of the spec's shape and dtype.
@@ -41,7 +41,7 @@ def to_tvm(value: Any, spec: TensorSpec) -> Any:
         )
     if value.shape != spec.shape or value.dtype != _NUMPY_DTYPES[spec.dtype]:
         raise _mismatch(value.shape, value.dtype, spec)
-    return borrow(aligned(value))
+    return value
 
 
 def to_numpy(output: Any, spec: TensorSpec) -> npt.NDArray[Any]:
@@ -85,7 +85,7 @@ def _is_array(value: object) -> TypeGuard[npt.NDArray[Any]]:
     return isinstance(value, np.ndarray)
 
 
-def _from_torch(tensor: Any, spec: TensorSpec) -> Any:
+def _from_torch(tensor: Any, spec: TensorSpec) -> npt.NDArray[Any]:
     if tensor.is_quantized:
         raise InvalidInputError(f"input {spec.name} is a quantized tensor; pass its codes, tensor.int_repr()")
     if tensor.device.type != "cpu" or tensor.layout != sys.modules["torch"].strided:
@@ -95,10 +95,8 @@ def _from_torch(tensor: Any, spec: TensorSpec) -> Any:
     dtype = str(tensor.dtype).removeprefix("torch.")
     if tuple(tensor.shape) != spec.shape or dtype != spec.dtype:
         raise _mismatch(tensor.shape, dtype, spec)
-    tensor = tensor.detach().contiguous()
-    if tensor.data_ptr() % ALIGNMENT_BYTES:
-        tensor = tensor.clone()
-    return ffi.tvm_ffi().from_dlpack(tensor)
+    array: npt.NDArray[Any] = tensor.detach().numpy()
+    return array
 
 
 def _mismatch(shape: Sequence[int], dtype: object, spec: TensorSpec) -> InvalidInputError:

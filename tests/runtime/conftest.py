@@ -12,7 +12,7 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 from tvm.script import tirx as T
 
-from qtorch_relay import targets
+from qtorch_relay import target as targets
 from qtorch_relay.qparams import PerTensor
 from qtorch_relay.runtime.build import build
 from qtorch_relay.runtime.compiled_model import CompiledModel

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qtorch_relay import targets
+from qtorch_relay import target as targets
 from qtorch_relay.errors import BundleError, OutputPathError, QTorchRelayError, TargetError
 from qtorch_relay.runtime import CompiledModel, bundle, load, manifest
-from qtorch_relay.targets import HostCpu
+from qtorch_relay.target import HostCpu
 
 PER_CHANNEL = {"scales": [1.0], "zero_points": [0], "axis": 0}
 ELF_AARCH64 = 183

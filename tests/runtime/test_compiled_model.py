@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from qtorch_relay import targets
+from qtorch_relay import target as targets
 from qtorch_relay.errors import InvalidInputError, TargetError, VerifyError
 from qtorch_relay.runtime.compiled_model import CompiledModel
 

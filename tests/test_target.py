@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import tvm
 
-from qtorch_relay import targets
+from qtorch_relay import target as targets
 from qtorch_relay.errors import TargetError
-from qtorch_relay.targets import HostCpu
+from qtorch_relay.target import HostCpu
 
 VNNI = frozenset(targets.resolve("x86-avx512vnni").cpu_flags)
 AMX = VNNI | {"amx_tile", "amx_int8"}

@@ -170,6 +170,19 @@ def names() -> tuple[str, ...]:
     return ("host", *_BY_NAME)
 
 
+def targets() -> list[dict[str, Any]]:
+    """Returns one row for each target: name, isa, has_kernels, and missing: what this host lacks to run it, or None."""
+    return [
+        {
+            "name": target.name,
+            "isa": target.isa,
+            "has_kernels": target.has_kernels,
+            "missing": missing_on_host(target),
+        }
+        for target in TARGETS
+    ]
+
+
 def resolve(target: object) -> Target:
     """Returns the Target a name, a Target or a tvm.target.Target stands for.
 
