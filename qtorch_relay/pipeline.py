@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qtorch_relay import targets
+from qtorch_relay import target as target_table
 from qtorch_relay._tvm import relax, tvm
 from qtorch_relay.capture.torchscript import from_torch
 from qtorch_relay.errors import InvalidInputError
@@ -75,7 +75,7 @@ def compile(
 
 def compile_imported(imported: ImportedModule, target: Any = "host", *, kernels: bool = True) -> CompiledModel:
     """Compiles an imported module; compile has the arguments."""
-    resolved = targets.resolve(target)
+    resolved = target_table.resolve(target)
     structure, qparams = output_interface(imported.mod)
     lowered, weights, report = lower(imported, resolved, kernels=kernels)
     return build(

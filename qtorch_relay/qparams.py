@@ -24,11 +24,11 @@ def _check(dtype: str, scale: npt.ArrayLike, zero_point: npt.ArrayLike) -> None:
         raise UnsupportedQuantSchemeError(f"codes of dtype {dtype}; accepted are {', '.join(CODE_DTYPES)}")
     scales = np.asarray(scale, dtype=np.float64)
     if not (np.isfinite(scales).all() and (scales > 0).all()):
-        raise UnsupportedQuantSchemeError(f"scale must be finite and greater than 0, found {scale}")
+        raise UnsupportedQuantSchemeError(f"scale must be finite and greater than 0, found {np.asarray(scale)}")
     low, high = code_range(dtype)
     points = np.asarray(zero_point)
     if not ((points >= low).all() and (points <= high).all()):
-        raise UnsupportedQuantSchemeError(f"zero point must lie in [{low}, {high}] for {dtype}, found {zero_point}")
+        raise UnsupportedQuantSchemeError(f"zero point must lie in [{low}, {high}] for {dtype}, found {np.asarray(zero_point)}")
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,9 @@ def four_paddings(padding: Sequence[int]) -> tuple[int, int, int, int]:
 
 def canonical_dims(shape: Sequence[int], layout: str) -> tuple[int, int, int, int]:
     """Returns a shape reordered to NCHW or OIHW."""
-    order = (_DATA_LAYOUTS | _KERNEL_LAYOUTS)[layout]
+    order = (_DATA_LAYOUTS | _KERNEL_LAYOUTS).get(layout)
+    if order is None:
+        raise VerifyError(f"layout {layout!r} is unknown; accepted are {', '.join(_DATA_LAYOUTS | _KERNEL_LAYOUTS)}")
     a, b, c, d = (int(shape[axis]) for axis in order)
     return (a, b, c, d)
 

@@ -1,0 +1,216 @@
+"""One row per canonicalization: a call of a qnn op, the inputs of a numeric run, and what numerics.py says it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qtorch_relay import numerics, numerics_pool, qnn
+from qtorch_relay.engine_constants import (
+    AccumulatorFactors,
+    RealFactors,
+    fixed_point_add_factors,
+    mul_multiplier,
+    requantize_factors,
+)
+from qtorch_relay.qparams import PerTensor
+
+Arrays = tuple[np.ndarray[Any, Any], ...]
+EVEN = {"rounding": "TONEAREST_EVEN"}
+RNG = np.random.default_rng(0)
+CHANNELS = 6
+X_SCALE, Y_SCALE, Y_ZERO_POINT = 0.0217, 0.0831, 3
+W_SCALES = RNG.uniform(0.001, 0.01, CHANNELS)
+BIAS = RNG.normal(0, 1, CHANNELS).astype(np.float32)
+Y = PerTensor(Y_SCALE, Y_ZERO_POINT, "uint8")
+LHS, RHS = PerTensor(0.031, 5, "uint8"), PerTensor(0.017, 131, "uint8")
+SUMS = RNG.integers(-60_000, 60_000, (4, CHANNELS, 16, 16)).astype(np.int32)
+CODES_A, CODES_B = (RNG.integers(0, 256, (4, CHANNELS, 16, 16)).astype(np.uint8) for _ in range(2))
+FLOATS = np.concatenate(
+    [
+        RNG.normal(0, 20, 5000),
+        (np.arange(-400, 400) + 0.5) * np.float64(np.float32(Y_SCALE)),
+        [np.nan, np.inf, -np.inf, 3e38, -3e38, 0.0, -0.0],
+    ]
+).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Case:
+    """body: the call, from the variables named in inputs; expected: the same from arrays."""
+
+    name: str
+    inputs: dict[str, np.ndarray[Any, Any]]
+    body: Callable[..., Any]
+    expected: Callable[..., np.ndarray[Any, Any]]
+
+
+def _requantize(name: str, engine: str, *, per_channel: bool) -> Case:
+    scales = W_SCALES if per_channel else np.float64(W_SCALES[0])
+    factors = requantize_factors(engine, "conv", X_SCALE, scales, Y_SCALE, BIAS, CHANNELS)
+    real = isinstance(factors, RealFactors)
+
+    def body(x: Any) -> Any:
+        return qnn.requantize(
+            x,
+            np.float32(X_SCALE) * np.asarray(scales, np.float32),
+            0,
+            Y_SCALE,
+            Y_ZERO_POINT,
+            axis=1,
+            out_dtype="uint8",
+            arithmetic="real" if real else "accumulator",
+            factors=factors.operands(),
+            **EVEN,
+        )
+
+    def expected(sums: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        if isinstance(factors, AccumulatorFactors):
+            # the integer bias is added before the op, by an R.add of its own
+            without = AccumulatorFactors(factors.addend, factors.addend_factor, factors.multiplier, None)
+            return numerics.requantize_accumulator(sums, without, Y)
+        return numerics.requantize_real(sums, factors, Y)
+
+    return Case(name, {"x": SUMS}, body, expected)
+
+
+def _conv_sums(x: np.ndarray[Any, Any], w: np.ndarray[Any, Any], zx: int, zw: Any, pad: int) -> np.ndarray[Any, Any]:
+    shifted = np.pad(x.astype(np.int64) - zx, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    weight = w.astype(np.int64) - np.asarray(zw).reshape(-1, 1, 1, 1)
+    height, width = shifted.shape[2] - w.shape[2] + 1, shifted.shape[3] - w.shape[3] + 1
+    return sum(
+        np.einsum("nchw,oc->nohw", shifted[:, :, i : i + height, j : j + width], weight[:, :, i, j])
+        for i in range(w.shape[2])
+        for j in range(w.shape[3])
+    ).astype(np.int32)
+
+
+def _pool(name: str, kernel: int, arithmetic: str, factor: float) -> Case:
+    q = PerTensor(0.5, 7, "uint8")
+
+    def body(x: Any) -> Any:
+        window = (kernel, kernel)
+        return qnn.avg_pool2d(x, 0.5, 7, 0.5, 7, window, window, (0, 0), arithmetic=arithmetic, factor=factor)
+
+    def expected(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        if arithmetic == "quotient":
+            return numerics_pool.mean_spatial(x, q, "fbgemm", contiguous=True)[..., None, None]
+        if arithmetic == "scaled":
+            return numerics_pool.avg_pool2d(
+                x, q, numerics_pool.Pool2d((kernel, kernel), (kernel, kernel)), "qnnpack", channels_last=False
+            )
+        if arithmetic == "scaled_shifted":
+            return numerics_pool.avg_pool2d(
+                x, q, numerics_pool.Pool2d((kernel, kernel), (kernel, kernel)), "fbgemm", channels_last=False
+            )
+        channels_last = arithmetic == "fused"
+        return numerics_pool.adaptive_avg_pool2d(x, q, (1, 1), "fbgemm", channels_last=channels_last)
+
+    codes = RNG.integers(0, 256, (64, 8, 12, 12)).astype(np.uint8)
+    return Case(name, {"x": codes}, body, expected)
+
+
+def _elementwise(name: str, body: Callable[..., Any], formula: Callable[..., Any]) -> Case:
+    return Case(name, {"a": CODES_A, "b": CODES_B}, body, lambda a, b: formula(a, LHS, b, RHS, Y))
+
+
+_PARAMETERS = (LHS.scale, LHS.zero_point, RHS.scale, RHS.zero_point, Y_SCALE, Y_ZERO_POINT)
+_FIXED = fixed_point_add_factors(LHS.scale, RHS.scale, Y_SCALE).operands()
+_TABLES = np.stack([numerics.concatenate_table(side, Y, vectorized=True, channels_last=True) for side in (LHS, RHS)])
+_W = RNG.integers(-128, 128, (5, CHANNELS, 3, 3)).astype(np.int8)
+_D = RNG.integers(-128, 128, (5, 40)).astype(np.int8)
+_DX = RNG.integers(0, 256, (7, 40)).astype(np.uint8)
+_SQUARES = ((np.arange(-128, 128) ** 2) // 129).astype(np.int8)
+_K = np.float32(1) / np.float32(144)
+
+CASES = (
+    Case(
+        "quantize",
+        {"x": FLOATS},
+        lambda x: qnn.quantize(x, Y_SCALE, Y_ZERO_POINT, out_dtype="uint8"),
+        lambda x: numerics.quantize_f32(x, Y),
+    ),
+    Case(
+        "dequantize",
+        {"x": CODES_A},
+        lambda x: qnn.dequantize(x, LHS.scale, LHS.zero_point),
+        lambda x: numerics.dequantize_f32(x, LHS),
+    ),
+    Case(
+        "requantize_relay_upward",
+        {"x": SUMS},
+        lambda x: qnn.requantize(x, 0.25, 0, 64.0, 3, axis=1, out_dtype="uint8"),
+        lambda x: np.clip(np.floor(x * np.float32(0.25 / 64) + np.float32(0.5)) + 3, 0, 255).astype(np.uint8),
+    ),
+    Case(
+        "requantize_relay_tonearest",
+        {"x": SUMS},
+        lambda x: qnn.requantize(x, 0.25, 0, 64.0, 3, axis=1, rounding="TONEAREST", out_dtype="uint8"),
+        lambda x: np.clip(np.sign(x) * np.floor(np.abs(x / 256) + 0.5) + 3, 0, 255).astype(np.uint8),
+    ),
+    _requantize("requantize_fbgemm_per_channel", "fbgemm", per_channel=True),
+    _requantize("requantize_fbgemm_per_tensor", "fbgemm", per_channel=False),
+    _requantize("requantize_onednn", "onednn", per_channel=True),
+    _requantize("requantize_qnnpack", "qnnpack", per_channel=False),
+    Case(
+        "lookup",
+        {"x": CODES_A.view(np.int8)},
+        lambda x: qnn.lookup(x, _SQUARES, 0.5, 0, 0.5, 0, "square"),
+        lambda x: _SQUARES[x.astype(np.int64) + 128],
+    ),
+    Case(
+        "conv2d",
+        {"x": CODES_A, "w": _W},
+        lambda x, w: qnn.conv2d(x, w, 9, 0, 0.5, 0.25, (3, 3), 5, padding=(1, 1)),
+        lambda x, w: _conv_sums(x, w, 9, 0, 1),
+    ),
+    Case(
+        "conv2d_asymmetric_weights",
+        {"x": CODES_A, "w": _W},
+        lambda x, w: qnn.conv2d(x, w, 9, [1, -2, 3, 0, 127], 0.5, 0.25, (3, 3), 5),
+        lambda x, w: _conv_sums(x, w, 9, [1, -2, 3, 0, 127], 0),
+    ),
+    Case(
+        "dense",
+        {"x": _DX, "w": _D},
+        lambda x, w: qnn.dense(x, w, 9, 0, 0.5, 0.25, 5),
+        lambda x, w: ((x.astype(np.int64) - 9) @ w.astype(np.int64).T).astype(np.int32),
+    ),
+    _elementwise(
+        "add_float32",
+        lambda a, b: qnn.add(a, b, *_PARAMETERS, arithmetic="float32", **EVEN),
+        numerics.add_f32_fma,
+    ),
+    _elementwise(
+        "add_fixed_point",
+        lambda a, b: qnn.add(a, b, *_PARAMETERS, arithmetic="fixed_point", factors=_FIXED, **EVEN),
+        numerics.add_fixed_point,
+    ),
+    _elementwise(
+        "mul",
+        lambda a, b: qnn.mul(
+            a,
+            b,
+            *_PARAMETERS,
+            arithmetic="float32",
+            factors={"multiplier": mul_multiplier(LHS.scale, RHS.scale, Y_SCALE)},
+            **EVEN,
+        ),
+        numerics.mul_f32,
+    ),
+    _elementwise(
+        "concatenate",
+        lambda a, b: qnn.concatenate(
+            [a, b], [LHS.scale, RHS.scale], [LHS.zero_point, RHS.zero_point], Y_SCALE, Y_ZERO_POINT, 2, tables=_TABLES
+        ),
+        lambda a, _lhs, b, _rhs, _out: np.concatenate([_TABLES[0][a], _TABLES[1][b]], 2),
+    ),
+    _pool("avg_pool2d_scaled", 12, "scaled", 0.5 / (np.float32(0.5) * np.float32(144))),
+    _pool("avg_pool2d_scaled_shifted", 4, "scaled_shifted", np.float32(1) / np.float32(16)),
+    _pool("avg_pool2d_fused", 12, "fused", np.float32(1) / (np.float32(1) / _K)),
+    _pool("avg_pool2d_codes", 12, "codes", (np.float32(1) / np.float32(12)) / np.float32(12)),
+    _pool("avg_pool2d_quotient", 12, "quotient", 144.0),
+)
