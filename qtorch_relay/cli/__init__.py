@@ -1,0 +1,53 @@
+"""The command line `qtorch-relay`. What a command needs is imported when it runs, so that --help answers at once."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import typer
+
+from qtorch_relay.cli import demo, info, model, run
+from qtorch_relay.errors import QTorchRelayError
+
+USER_ERROR_STATUS = 2
+
+app = typer.Typer(
+    name="qtorch-relay",
+    help="Compile int8 PyTorch models with TVM to programs that give exactly PyTorch's codes, without PyTorch.",
+    epilog="Start with: [bold]qtorch-relay demo[/bold]. For your own model: save it with torch.jit.save, then "
+    "[bold]qtorch-relay compare model.pt --input x:1,3,224,224[/bold] and "
+    "[bold]qtorch-relay compile model.pt --input x:1,3,224,224 -o model.qtr[/bold].",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for command in (
+    demo.demo,
+    info.ops,
+    info.targets,
+    model.import_model,
+    model.compile_model,
+    run.run,
+    model.compare,
+):
+    app.command(
+        name={"import_model": "import", "compile_model": "compile"}.get(command.__name__, command.__name__),
+        rich_help_panel=None,
+    )(command)
+
+
+def main() -> None:
+    """Runs the command line; an error the user can cause is one message and exit status 2."""
+    warnings.filterwarnings("ignore", module=r"(torch|torchvision|tvm|onnxruntime)(\.|$)")
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except QTorchRelayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USER_ERROR_STATUS)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)

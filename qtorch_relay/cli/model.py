@@ -1,0 +1,146 @@
+"""`qtorch-relay import`, `compile` and `compare`: what is done with a model file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qtorch_relay.cli.console import note, print_json, print_table, working
+from qtorch_relay.cli.options import (
+    Engine,
+    Inputs,
+    Json,
+    Model,
+    TargetName,
+    Threads,
+    parse_inputs,
+    set_threads,
+    summarize_report,
+)
+from qtorch_relay.output_files import atomic_write, check_output_path
+
+if TYPE_CHECKING:
+    from accuracy_reports.compare import LayerComparison
+
+DIFFERS_STATUS = 1
+
+
+def import_model(
+    model: Model,
+    inputs: Inputs = None,
+    engine: Engine = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the IR here instead of printing it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print a model as QNN IR, and how often each op occurs in it, as int8 or as float.
+
+    Example: qtorch-relay import resnet18.pt --input x:1,3,224,224 -o resnet18.qnn
+    """
+    from qtorch_relay.coverage import cover
+
+    if output is not None:
+        check_output_path(output)
+    with working("importing"):
+        covered = cover(str(model), parse_inputs(model, inputs), engine)
+    if output is not None:
+        with atomic_write(output) as file:
+            file.write(covered.ir.encode())
+    if as_json:
+        print_json({"ops": [row.to_json() for row in covered.rows], "ir": covered.ir})
+        return
+    if output is None:
+        print(covered.ir)
+    print_table(
+        f"{model.name}: {covered.int8_count} of {covered.count} tensors are int8",
+        ("op", "result", "times>", "becomes"),
+        [(row.op, row.kind, row.count, row.lowering) for row in covered.rows],
+    )
+
+
+def compile_model(
+    model: Model,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The bundle to write (.qtr).")],
+    inputs: Inputs = None,
+    engine: Engine = None,
+    target: TargetName = "host",
+    as_json: Json = False,
+) -> None:
+    """Compile a model into a one-file bundle, which runs without PyTorch and without a compiler.
+
+    Example: qtorch-relay compile resnet18.pt --input x:1,3,224,224 --target x86-avx512vnni -o resnet18.qtr
+    """
+    from qtorch_relay.pipeline import compile as compile_for
+    from qtorch_relay.target import resolve
+
+    input_infos, resolved = parse_inputs(model, inputs), resolve(target)
+    check_output_path(output)
+    start = time.perf_counter()
+    with working(f"compiling for {resolved.name}"):
+        compiled = compile_for(str(model), input_infos, resolved, engine)
+        compiled.save(output)
+    seconds, size_bytes = time.perf_counter() - start, output.stat().st_size
+    if as_json:
+        data = {"output": str(output), "target": resolved.name, "engine": compiled.engine, "report": compiled.report}
+        print_json({**data, "seconds": seconds, "size_bytes": size_bytes})
+        return
+    print(f"{output}: {size_bytes / 1e6:.1f} MB, target {resolved.name}, engine {compiled.engine}, {seconds:.1f} s")
+    for line in summarize_report(compiled.report):
+        print(f"  {line}")
+
+
+def compare(
+    model: Model,
+    inputs: Inputs = None,
+    engine: Engine = None,
+    target: TargetName = "host",
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Inputs (.npy or .npz). Default: seeded random ones.")
+    ] = None,
+    portable: Annotated[bool, typer.Option("--portable", help="Compare the portable path, not the kernels.")] = False,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Compare every layer's codes with PyTorch's own. Exit status 1 if one differs.
+
+    Example: qtorch-relay compare resnet18.pt --input x:1,3,224,224 --engine fbgemm
+    """
+    from accuracy_reports.compare import compare_model
+    from qtorch_relay.cli.arrays import input_infos_of, read_arrays
+    from qtorch_relay.target import check_runnable, resolve
+
+    set_threads(threads)
+    resolved = resolve(target)
+    check_runnable(resolved)
+    arrays = None if data is None else read_arrays(data)
+    input_infos = input_infos_of(arrays) if arrays and not inputs else parse_inputs(model, inputs)
+    given = None if arrays is None else list(arrays.values())
+    with working("comparing layer by layer"):
+        result = compare_model(str(model), input_infos, engine, resolved, kernels=not portable, inputs=given)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        print_table(
+            f"{model.name}: engine {result.engine}, target {result.target}, {result.path}",
+            ("layer", "op", "compared", "shape", "elements>", "differ>", "largest difference>", "source"),
+            [_cells(layer) for layer in (*result.layers, *result.outputs)],
+        )
+        for message in result.messages:
+            note(message)
+        first = result.first_differing
+        print(
+            f"{result.differing} differing elements"
+            + ("" if first is None else f"; first in {first.scope or first.name} ({first.op}) {first.source}")
+        )
+    if result.differing:
+        raise typer.Exit(DIFFERS_STATUS)
+
+
+def _cells(layer: LayerComparison) -> tuple[object, ...]:
+    largest = f"{layer.largest_difference:g}"
+    name, shape = layer.scope or layer.name, list(layer.shape)
+    return name, layer.op, layer.kind, shape, layer.elements, layer.differing, largest, layer.source

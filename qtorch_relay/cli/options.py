@@ -1,0 +1,77 @@
+"""Options that are spelled alike in every command, and what their values mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from qtorch_relay.errors import InvalidInputError, ModelFileError
+
+Model: TypeAlias = Annotated[Path, typer.Argument(metavar="MODEL", help="A TorchScript file (.pt).")]
+Inputs: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="NAME:SHAPE[:DTYPE]",
+        help="An input of the model, such as x:1,3,224,224 or ids:1,128:int64. Once for each input.",
+    ),
+]
+Engine: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ENGINE",
+        help="Whose rounding to reproduce: fbgemm, onednn, x86 or qnnpack. Default: the engine PyTorch has set.",
+    ),
+]
+TargetName: TypeAlias = Annotated[
+    str, typer.Option("--target", metavar="TARGET", help="What to compile for; `qtorch-relay targets` lists them.")
+]
+Threads: TypeAlias = Annotated[
+    int | None, typer.Option(metavar="N", help="Threads to run on. Default: one for each physical core.")
+]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+_EXAMPLE = "--input x:1,3,224,224 or --input ids:1,128:int64"
+
+
+def parse_inputs(model: Path, inputs: list[str] | None) -> list[tuple[str, tuple[tuple[int, ...], str]]]:
+    """Returns input_infos as `qtorch_relay.from_pytorch` takes them.
+
+    Raises:
+        ModelFileError: there is no such model file.
+        InvalidInputError: no input is given, or one is not NAME:SHAPE[:DTYPE].
+    """
+    if not model.exists():
+        raise ModelFileError(f"{model}: no such file")
+    if not inputs:
+        raise InvalidInputError(f"{model} does not say what the model takes; say it with {_EXAMPLE}")
+    return [_parse_input(text) for text in inputs]
+
+
+def _parse_input(text: str) -> tuple[str, tuple[tuple[int, ...], str]]:
+    name, *rest = text.split(":")
+    if not name or len(rest) not in (1, 2):
+        raise InvalidInputError(f"'{text}' is not NAME:SHAPE[:DTYPE]; write it as in {_EXAMPLE}")
+    try:
+        shape = tuple(int(size) for size in rest[0].split(",") if rest[0])
+    except ValueError:
+        raise InvalidInputError(
+            f"'{text}' has the shape '{rest[0]}'; a shape is integers with commas, as in {_EXAMPLE}"
+        ) from None
+    return name, (shape, rest[1] if len(rest) == 2 else "float32")
+
+
+def set_threads(threads: int | None) -> None:
+    """Sets the number of threads of this process if one is given."""
+    if threads is not None:
+        from qtorch_relay.runtime import set_num_threads
+
+        set_num_threads(threads)
+
+
+def summarize_report(report: dict[str, Any]) -> list[str]:
+    """Returns the lines that tell what a compilation did: kernels by kind, then its messages."""
+    kernels = ", ".join(f"{count} x {name}" for name, count in dict(report.get("kernels", {})).items())
+    return [*([f"kernels: {kernels}"] if kernels else []), *map(str, report.get("messages", ()))]

@@ -1,0 +1,103 @@
+"""`qtorch-relay run`: a model on arrays from a file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy.typing as npt
+import typer
+
+from qtorch_relay.cli.arrays import Arrays, are_unnamed, check_array_path, input_infos_of, read_arrays, write_arrays
+from qtorch_relay.cli.console import note, print_json, print_table, working
+from qtorch_relay.cli.options import (
+    Engine,
+    Inputs,
+    Json,
+    TargetName,
+    Threads,
+    parse_inputs,
+    set_threads,
+    summarize_report,
+)
+from qtorch_relay.runtime import CompiledModel, TensorSpec
+
+
+def run(
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="A bundle (.qtr), or a TorchScript file (.pt) to compile first."),
+    ],
+    data: Annotated[Path, typer.Option(metavar="FILE", help="The inputs: .npy for one, .npz for several by name.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the outputs here (.npy or .npz).")
+    ] = None,
+    inputs: Inputs = None,
+    engine: Engine = None,
+    target: TargetName = "host",
+    threads: Threads = None,
+    repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Run N times and tell the median latency.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Run a model on arrays from a .npy or .npz file.
+
+    Quantized outputs are written as codes.
+    Example: qtorch-relay run resnet18.qtr --data images.npy -o logits.npy
+    """
+    set_threads(threads)
+    arrays = read_arrays(data)
+    if output is not None:
+        check_array_path(output)
+    compiled = _open(model, arrays, inputs, engine, target)
+    if output is not None:
+        check_array_path(output, len(compiled.outputs))
+    values = list(arrays.values()) if are_unnamed(arrays) else arrays
+    latencies_ms = []
+    with working("running"):
+        for _ in range(repeat):
+            start = time.perf_counter()
+            outputs = compiled.run_flat(values)
+            latencies_ms.append((time.perf_counter() - start) * 1e3)
+    if output is not None:
+        write_arrays(output, [(spec.name, array) for spec, array in zip(compiled.outputs, outputs, strict=True)])
+    rows = [_summary(spec, array) for spec, array in zip(compiled.outputs, outputs, strict=True)]
+    if as_json:
+        print_json({"latency_ms": median(latencies_ms), "outputs": rows})
+        return
+    print_table(
+        f"{model.name}: median of {repeat} runs {median(latencies_ms):.3f} ms",
+        ("output", "dtype", "shape", "least>", "greatest>"),
+        [tuple(row.values()) for row in rows],
+    )
+
+
+def _summary(spec: TensorSpec, array: npt.NDArray[Any]) -> dict[str, Any]:
+    limits = (array.min().item(), array.max().item()) if array.size else (None, None)
+    return {
+        "name": spec.name,
+        "dtype": spec.dtype,
+        "shape": list(spec.shape),
+        "least": limits[0],
+        "greatest": limits[1],
+    }
+
+
+def _open(model: Path, arrays: Arrays, inputs: list[str] | None, engine: str | None, target: str) -> CompiledModel:
+    """Returns the model of a bundle, or compiles a TorchScript file, whose inputs the data may describe."""
+    if model.suffix == ".qtr":
+        from qtorch_relay.runtime import load
+
+        return load(model)
+    from qtorch_relay.pipeline import compile as compile_for
+    from qtorch_relay.target import check_runnable, resolve
+
+    resolved = resolve(target)
+    check_runnable(resolved)
+    input_infos = parse_inputs(model, inputs) if inputs else input_infos_of(arrays)
+    with working(f"compiling for {resolved.name}"):
+        compiled = compile_for(str(model), input_infos, resolved, engine)
+    for line in summarize_report(compiled.report):
+        note(line)
+    return compiled

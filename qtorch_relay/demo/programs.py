@@ -1,0 +1,111 @@
+"""The programs the demo compares: each takes one image and gives its logits."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from qtorch_relay.demo.digits import INPUT_SHAPE, FloatLogits
+from qtorch_relay.errors import QTorchRelayError
+from qtorch_relay.runtime import CompiledModel
+
+INPUT_INFOS = [("x", (INPUT_SHAPE, "float32"))]
+
+
+class PeerUnavailableError(QTorchRelayError):
+    """A peer is not installed, or cannot take the model."""
+
+
+@dataclass(frozen=True, eq=False)
+class Logits:
+    """The logits of an image, [1, 10]; codes are None where a program gives floats only."""
+
+    floats: npt.NDArray[np.float32]
+    codes: npt.NDArray[np.integer] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """call runs the program on what convert makes of an image, read makes Logits of the result. Only call is timed."""
+
+    name: str
+    convert: Callable[[torch.Tensor], Any]
+    call: Callable[[Any], Any]
+    read: Callable[[Any], Logits]
+
+
+def float_program(network: nn.Module) -> Program:
+    """Returns the float network, traced."""
+    traced = _trace(network)
+    return Program("PyTorch float", _identity, traced, lambda out: Logits(out[1].numpy(), None))
+
+
+def int8_program(model_file: Path) -> Program:
+    """Returns the quantized model file run by PyTorch; its engine must be set in torch."""
+    model = torch.jit.load(str(model_file))
+    return Program("PyTorch int8", _identity, model, lambda out: Logits(out[1].numpy(), out[0].int_repr().numpy()))
+
+
+def compiled_program(model: CompiledModel) -> Program:
+    """Returns our compiled model."""
+    return Program("qtorch_relay", _to_numpy, model, lambda out: Logits(out[1], out[0]))
+
+
+def onnx_program(quantized: nn.Module, scale: float, zero_point: int, num_threads: int) -> Program:
+    """Returns the quantized network exported as ONNX with QuantizeLinear and DequantizeLinear, run by ONNX Runtime.
+
+    scale, zero_point: of the logits, to read their codes out of the floats ONNX gives.
+    Raises: PeerUnavailableError if onnx or onnxruntime is missing, or the export fails.
+    """
+    try:
+        import onnx  # noqa: F401  (torch's exporter needs it)
+        import onnxruntime
+    except ImportError as error:
+        raise PeerUnavailableError(f"not installed ({error.name}); pip install 'qtorch-relay[onnx]'") from error
+    file = io.BytesIO()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            example = torch.zeros(INPUT_SHAPE)
+            torch.onnx.export(FloatLogits(quantized), (example,), file, dynamo=False, input_names=["x"])
+    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
+        raise PeerUnavailableError(f"the export to ONNX fails: {str(error).splitlines()[0]}") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+
+    def read(out: list[npt.NDArray[np.float32]]) -> Logits:
+        return Logits(out[0], np.rint(out[0] / scale).astype(np.int64) + zero_point)
+
+    return Program("ONNX Runtime QDQ", lambda image: {"x": image.numpy()}, lambda feed: session.run(None, feed), read)
+
+
+def save_model(quantized: nn.Module, path: Path) -> None:
+    """Writes the quantized network as TorchScript."""
+    _trace(quantized).save(str(path))
+
+
+def _trace(network: nn.Module) -> torch.jit.ScriptModule:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        traced: torch.jit.ScriptModule = torch.jit.trace(network, torch.zeros(INPUT_SHAPE))
+    return traced
+
+
+def _identity(image: torch.Tensor) -> torch.Tensor:
+    return image
+
+
+def _to_numpy(image: torch.Tensor) -> npt.NDArray[np.float32]:
+    array: npt.NDArray[np.float32] = image.numpy()
+    return array

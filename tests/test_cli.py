@@ -1,0 +1,286 @@
+"""The command line: what each command prints and writes, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from qtorch_relay import cli
+from qtorch_relay import target as targets
+from qtorch_relay.capture.engine import quantized_engine
+from qtorch_relay.demo.digits import Digits, DigitsNet, FloatLogits, quantize
+from qtorch_relay.demo.programs import save_model
+from qtorch_relay.runtime import load
+
+COMMANDS = ("demo", "ops", "targets", "import", "compile", "run", "compare")
+INPUT = ("--input", "x:1,1,8,8")
+ENGINE = ("--engine", "fbgemm")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command left: exit status, standard output, standard error."""
+
+    status: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Answer]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Returns a function that runs `qtorch-relay` with arguments in this process."""
+
+    def call(*arguments: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["qtorch-relay", *map(str, arguments)])
+        status: Any = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = stop.code or 0
+        captured = capsys.readouterr()
+        return Answer(status, captured.out, captured.err)
+
+    monkeypatch.setattr("warnings.showwarning", None)  # restored afterwards: main replaces it
+    return call
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a saved int8 model, the demo's network with random weights."""
+    path = tmp_path_factory.mktemp("model") / "digits.pt"
+    torch.manual_seed(0)
+    images = torch.rand(64, 1, 8, 8)
+    labels = torch.zeros(64, dtype=torch.int64)
+    with quantized_engine("fbgemm"), torch.inference_mode():
+        digits = Digits(images, labels, images, labels)
+        save_model(quantize(DigitsNet().eval(), digits, "fbgemm", lambda items, _: items), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def bundle(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the model as a bundle."""
+    from qtorch_relay.pipeline import compile as compile_for
+
+    path = tmp_path_factory.mktemp("bundle") / "digits.qtr"
+    compile_for(str(model), [("x", (1, 1, 8, 8))], engine="fbgemm").save(path)
+    return path
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """Returns a .npy file with an input of the model."""
+    path = tmp_path / "image.npy"
+    np.save(path, np.random.default_rng(0).random((1, 1, 8, 8), "float32"))
+    return path
+
+
+def test_help_is_fast_and_imports_no_compiler() -> None:
+    code = (
+        "import sys; from qtorch_relay.cli import main; sys.argv = ['qtorch-relay', '--help']\n"
+        "try: main()\n"
+        "finally: print('LOADED', [m for m in ('torch', 'tvm', 'tvm_ffi') if m in sys.modules])"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "LOADED []" in done.stdout
+    # 0.3 s on an idle machine; importing torch or tvm alone takes longer than this.
+    assert time.perf_counter() - start < 3
+    for command in COMMANDS:
+        assert re.search(rf"^\W+{command} ", done.stdout, re.MULTILINE), command
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_shows_an_example(run: Run, command: str) -> None:
+    answer = run(command, "--help")
+    assert answer.status == 0
+    assert f"Example: qtorch-relay {command}" in re.sub(r"\s+", " ", answer.out)
+
+
+def test_targets(run: Run) -> None:
+    answer = run("targets", "--json")
+    rows = {row["name"]: row for row in answer.json()["targets"]}
+    assert list(rows) == [target.name for target in targets.TARGETS]
+    assert rows["generic"]["missing"] is None
+    table = run("targets").out
+    assert all(name in table for name in rows)
+
+
+def test_ops(run: Run) -> None:
+    answer = run("ops", "--json")
+    lowering = {row["op"]: row["lowering"] for row in answer.json()}
+    assert "qnn.conv2d" in lowering["quantized::conv2d.new"]
+    assert "quantized::conv2d" in run("ops").out
+
+
+def test_import_prints_the_ir_and_the_coverage(run: Run, model: Path) -> None:
+    answer = run("import", model, *INPUT, *ENGINE)
+    assert answer.status == 0
+    assert "qnn.conv2d" in answer.out
+    assert re.search(r"quantized::conv2d_relu\S*\W+int8\W+3 ", answer.out)
+    assert re.search(r"aten::dequantize\S*\W+float\W+1 ", answer.out)
+
+
+def test_import_as_json_and_to_a_file(run: Run, model: Path, tmp_path: Path) -> None:
+    answer = run("import", model, *INPUT, *ENGINE, "-o", tmp_path / "digits.qnn", "--json")
+    data = answer.json()
+    assert {"op", "kind", "count", "lowering"} == set(data["ops"][0])
+    assert (tmp_path / "digits.qnn").read_text() == data["ir"]
+
+
+def test_a_float_model_is_imported_with_a_warning(run: Run, tmp_path: Path) -> None:
+    save_model(FloatLogits(DigitsNet().eval()), tmp_path / "float.pt")
+    answer = run("import", tmp_path / "float.pt", *INPUT)
+    if answer.status == 0:
+        assert "warning: nothing in this model is int8" in answer.err
+        assert " 0 of " in answer.out
+    else:
+        assert "ops that cannot be imported" in answer.err
+
+
+def test_compile_writes_a_bundle(run: Run, model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "digits.qtr"
+    answer = run("compile", model, *INPUT, *ENGINE, "-o", path)
+    assert answer.status == 0
+    assert f"{path}: " in answer.out
+    load(path).self_test()
+    data = run("compile", model, *INPUT, *ENGINE, "-o", path, "--target", "generic", "--json").json()
+    assert (data["target"], data["engine"], data["size_bytes"]) == ("generic", "fbgemm", path.stat().st_size)
+    assert "no int8 kernels for generic" in " ".join(data["report"]["messages"])
+    assert [file.name for file in tmp_path.iterdir()] == ["digits.qtr"]
+
+
+def test_run_a_bundle_and_a_model_file_alike(run: Run, model: Path, bundle: Path, image: Path, tmp_path: Path) -> None:
+    assert run("run", bundle, "--data", image, "-o", tmp_path / "a.npz", "--repeat", 3).status == 0
+    assert run("run", model, "--data", image, *ENGINE, "-o", tmp_path / "b.npz").status == 0
+    with np.load(tmp_path / "a.npz") as a, np.load(tmp_path / "b.npz") as b:
+        assert sorted(a) == sorted(b) == ["output0", "output1"]
+        assert all((a[name] == b[name]).all() for name in a)
+        with quantized_engine("fbgemm"), torch.inference_mode():
+            codes, floats = torch.jit.load(model)(torch.from_numpy(np.load(image)))
+        assert (a["output0"] == codes.int_repr().numpy()).all()
+        assert (a["output1"] == floats.numpy()).all()
+
+
+def test_run_takes_inputs_by_name(run: Run, bundle: Path, image: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "named.npz", x=np.load(image))
+    data = run("run", bundle, "--data", tmp_path / "named.npz", "--json").json()
+    assert [output["dtype"] for output in data["outputs"]] == ["uint8", "float32"]
+    np.savez(tmp_path / "other.npz", y=np.load(image))
+    assert (
+        "no input is named y; the model takes 1 input (x: " in run("run", bundle, "--data", tmp_path / "other.npz").err
+    )
+
+
+@pytest.mark.parametrize("more", [(), ("--portable",), ("--threads", 1)])
+def test_compare_finds_no_difference(run: Run, model: Path, more: tuple[object, ...]) -> None:
+    answer = run("compare", model, *INPUT, *ENGINE, *more)
+    assert answer.status == 0, answer.err
+    assert "\n0 differing elements" in answer.out
+    assert "quantized::conv2d_relu" in answer.out
+
+
+def test_compare_with_given_inputs_as_json(run: Run, model: Path, image: Path) -> None:
+    data = run("compare", model, "--data", image, *ENGINE, "--json").json()
+    assert data["differing"] == 0
+    assert data["first_differing"] is None
+    assert all(layer["elements"] > 0 for layer in data["layers"])
+
+
+UNKNOWN = "unknown target 'x86-sse9'; known are host"
+UNSAID = "does not say what the model takes; say it with --input x:1,3,224,224"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("import", "none.pt", *INPUT), "none.pt: no such file"),
+        (("import", "text.pt", *INPUT), "text.pt is not TorchScript"),
+        (("import", "short.pt", *INPUT), "short.pt is truncated or damaged"),
+        (("import", "good.pt"), UNSAID),
+        (("compile", "good.pt", "-o", "out.qtr"), UNSAID),
+        (("import", "good.pt", "--input", "x"), "'x' is not NAME:SHAPE[:DTYPE]"),
+        (("import", "good.pt", "--input", "x:1,a"), "'x:1,a' has the shape '1,a'"),
+        (("import", "good.pt", "--input", "x:1,1,8,8:float99"), "float99"),
+        (("import", "good.pt", *INPUT, "--input", "y:1"), "the model takes 1 input"),
+        (("import", "good.pt", "--input", "x:1,3,8,8"), ""),
+        (("import", "good.pt", *INPUT, "--engine", "mkl"), "engine is 'mkl'; accepted are"),
+        (("import", "good.pt", *INPUT, "-o", "no/where.qnn"), "the folder no does not exist"),
+        (("compile", "good.pt", *INPUT, "-o", "out.qtr", "--target", "x86-sse9"), UNKNOWN),
+        (("compile", "good.pt", *INPUT, "-o", "no/out.qtr"), "the folder no does not exist"),
+        (("compile", "good.pt", *INPUT, "-o", "."), "it is a folder"),
+        (("run", "good.pt", "--data", "image.npy", "--target", "ELSEWHERE"), "this host"),
+        (("run", "good.pt", "--data", "image.npy", "--threads", 0), "number of threads 0"),
+        (("run", "none.qtr", "--data", "image.npy"), "cannot load none.qtr: there is no such file"),
+        (("run", "text.qtr", "--data", "image.npy"), "cannot load text.qtr: it is not a bundle"),
+        (("run", "good.qtr", "--data", "none.npy"), "none.npy: there is no such file"),
+        (("run", "good.qtr", "--data", "text.npy"), "text.npy is not a .npy or .npz file of plain arrays"),
+        (("run", "good.qtr", "--data", "pickled.npy"), "pickled.npy is not a .npy or .npz file of plain arrays"),
+        (("run", "good.qtr", "--data", "wrong.npy"), "input x is float64 [2]; accepted is float32 [1, 1, 8, 8]"),
+        (("run", "good.qtr", "--data", "two.npz"), "2 were given; the model takes 1 input"),
+        (("run", "good.qtr", "--data", "image.npy", "-o", "out.txt"), "give a name that ends in .npy or .npz"),
+        (
+            ("run", "good.qtr", "--data", "image.npy", "-o", "out.npy"),
+            "the model has 2 outputs; give a name that ends in .npz",
+        ),
+        (("run", "good.qtr", "--data", "image.npy", "-o", "no/out.npz"), "the folder no does not exist"),
+        (("compare", "good.pt", *INPUT, "--target", "ELSEWHERE"), "this host"),
+        (("compare", "none.pt", *INPUT), "none.pt: no such file"),
+        (("demo", "--engine", "mkl"), "engine is 'mkl'; accepted are"),
+        (("demo", "-o", "no"), "it is not a folder"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_errors_are_one_message_and_status_2(
+    run: Run,
+    model: Path,
+    bundle: Path,
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[object, ...],
+    message: str,
+) -> None:
+    elsewhere = "arm-neon" if targets.host_cpu().machine == "x86_64" else "x86-avx2"
+    monkeypatch.chdir(tmp_path)
+    for name in ("text.pt", "text.qtr", "text.npy"):
+        Path(name).write_text("just text")
+    Path("good.pt").write_bytes(model.read_bytes())
+    Path("short.pt").write_bytes(model.read_bytes()[:-2000])
+    Path("good.qtr").write_bytes(bundle.read_bytes())
+    np.save("wrong.npy", np.zeros(2))
+    np.save("pickled.npy", np.array([{}]), allow_pickle=True)
+    np.savez("two.npz", np.zeros(1), np.zeros(1))
+    before = sorted(tmp_path.rglob("*"))
+    answer = run(*(elsewhere if word == "ELSEWHERE" else word for word in arguments))
+    assert answer.status == 2
+    assert message in answer.err
+    errors = [line for line in answer.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "Traceback" not in answer.err
+    assert answer.out == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("arguments", [("frobnicate",), ("run",), ("compile", "x.pt"), ("run", "x.qtr", "--wrong")])
+def test_usage_errors_are_status_2(run: Run, arguments: tuple[str, ...]) -> None:
+    answer = run(*arguments)
+    assert answer.status == 2
+    assert "Traceback" not in answer.err
