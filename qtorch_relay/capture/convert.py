@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,6 +26,7 @@ from qtorch_relay.capture.interpreter import op_name, parse_schema
 from qtorch_relay.capture.packed import is_packed, quantized_tensor, unpack
 from qtorch_relay.capture.provenance import SourceMap, module_path
 from qtorch_relay.errors import QTorchRelayError, UnsupportedOpError, UnsupportedQuantSchemeError
+from qtorch_relay.qparams import PerChannel
 
 
 def to_graph(
@@ -51,6 +53,7 @@ class _Converter:
         self._sources = sources
         self._constants: dict[tuple[str, str], Operand] = {}
         self._packed: dict[tuple[int, bool], ConvParams | LinearParams] = {}
+        self._contents: dict[bytes, ConvParams | LinearParams] = {}
         self._problems: list[QTorchRelayError] = []
 
     def raise_problems(self) -> None:
@@ -76,12 +79,12 @@ class _Converter:
         return self._operand(value, "the model's output")
 
     def _node(self, node: Any) -> Node:
-        op = op_name(node)
+        op = _functional_name(node)
         source = self._sources.line(node)
         schema = None if op.startswith("prim::") else parse_schema(node.schema())
         values = list(node.inputs())
         names = [a.name for a in schema.arguments] if schema is not None else [str(i) for i in range(len(values))]
-        label = f"{op} ({source})" if source else op
+        label = f"{_reader_name(node)}{self._sources.place(node)}"
         return Node(
             op=op,
             args={name: self._operand(value, label) for name, value in zip(names, values, strict=True)},
@@ -134,11 +137,67 @@ class _Converter:
         # hash() of a ScriptObject is the identity of the C++ object; every path to a shared module gives the same.
         key = (hash(packed), "1d" in consumer)
         if key not in self._packed:
-            self._packed[key] = unpack(packed, path, consumer)
+            params = unpack(packed, path, consumer)
+            # Freezing copies a shared module's weights for every path to it; equal contents find each other again.
+            self._packed[key] = self._contents.setdefault(_digest(params), params)
         return self._packed[key]
 
 
+def _functional_name(node: Any) -> str:
+    """Returns the op's name; an in-place op of one tensor, whose mutation nobody else sees, has its functional name.
+
+    With two tensors the names stay apart: add promotes to the wider dtype, add_ keeps that of its first tensor.
+    """
+    name = op_name(node)
+    schema = parse_schema(node.schema())
+    base, _, overload = name.partition(".")
+    if schema is None or not base.endswith("_") or sum("Tensor" in str(a.type) for a in schema.arguments) != 1:
+        return name
+    twin = torch._C._get_schema(base[:-1], overload) if overload in _overloads(base[:-1]) else None
+    if twin is None or [a.name for a in twin.arguments] != [a.name for a in schema.arguments]:
+        return name
+    return name.replace(base, base[:-1], 1)
+
+
+def _overloads(name: str) -> list[str]:
+    try:
+        return list(torch._C._jit_get_operation(name)[1] or [])
+    except RuntimeError:
+        return []
+
+
+def _reader_name(node: Any) -> str:
+    """Returns the op that uses a node's arguments: for a list or tuple, the op that takes it."""
+    while node.kind() in _CONTAINERS and list(node.output().uses()):
+        node = next(iter(node.output().uses())).user
+    return op_name(node)
+
+
 _CONTAINERS = ("prim::TupleConstruct", "prim::ListConstruct", "prim::DictConstruct")
+
+
+def _digest(params: ConvParams | LinearParams) -> bytes:
+    digest = hashlib.sha256(type(params).__name__.encode())
+    qparams = params.weight.qparams
+    if isinstance(qparams, PerChannel):
+        scheme: tuple[Any, ...] = (qparams.scales.tobytes(), qparams.zero_points.tobytes(), qparams.axis)
+    else:
+        scheme = (qparams.scale, qparams.zero_point)
+    attributes: tuple[Any, ...] = ()
+    if isinstance(params, ConvParams):
+        attributes = (
+            params.stride,
+            params.padding,
+            params.output_padding,
+            params.dilation,
+            params.groups,
+            params.transpose,
+        )
+    bias = None if params.bias is None else params.bias.tobytes()
+    codes = params.weight.codes
+    digest.update(repr((codes.shape, str(codes.dtype), scheme, attributes, bias)).encode())
+    digest.update(codes.tobytes())
+    return digest.digest()
 
 
 def _tensor(tensor: torch.Tensor, path: str | None, consumer: str) -> TensorConstant | QuantizedConstant:

@@ -18,13 +18,17 @@ def resolve_engine(engine: str | None) -> str:
     Raises: EngineError if the engine is unknown, or missing from this build of PyTorch.
     """
     name = torch.backends.quantized.engine if engine is None else engine
-    available = [e for e in ENGINES if e in torch.backends.quantized.supported_engines]
+    available = [e for e in ENGINES if e in _supported()]
     if name not in ENGINES:
         found = "torch.backends.quantized.engine is" if engine is None else "engine is"
         raise EngineError(f"{found} {name!r}; accepted are {', '.join(available)}")
     if name not in available:
         raise EngineError(f"engine {name!r} is missing from this build of PyTorch, which has {', '.join(available)}")
     return name
+
+
+def _supported() -> list[str]:
+    return list(torch.backends.quantized.supported_engines)
 
 
 @contextmanager

@@ -5,10 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from qtorch_relay.capture.interpreter import parse_schema
 from qtorch_relay.capture.passes import all_nodes
-from qtorch_relay.capture.provenance import SourceMap, module_path
+from qtorch_relay.capture.provenance import SourceMap
 from qtorch_relay.errors import UnsupportedOpError
+
+
+def refuse_state(graph: Any, sources: SourceMap) -> None:
+    """Raises UnsupportedOpError if the program changes tensors of the model in place: it would keep state.
+
+    To be called before in-place ops are made functional, which would freeze the state of the first call.
+    """
+    aliases = graph.alias_db()
+    attributes = [
+        node.output()
+        for node in all_nodes(graph)
+        if node.kind() == "prim::Constant" and isinstance(node.output().toIValue(), torch.Tensor)
+    ]
+    places: list[str] = []
+    for node in all_nodes(graph):
+        target = _mutated_input(node)
+        if target is None:
+            continue
+        changed = [v.debugName() for v in attributes if aliases.may_contain_alias(target, v)]
+        places += [f"{node.kind()}{sources.place(node)} changes {name}" for name in changed if "self." in name]
+    if places:
+        raise UnsupportedOpError(
+            f"the model changes its own tensors as it runs: {'; '.join(places)}; make them inputs and outputs"
+        )
 
 
 def rename_mutated(graph: Any, sources: SourceMap) -> None:
@@ -26,8 +52,7 @@ def rename_mutated(graph: Any, sources: SourceMap) -> None:
             continue
         reason = _problem(graph, node, target)
         if reason is not None:
-            place = ", ".join(part for part in (module_path(node), sources.line(node)) if part)
-            problems.append(f"{node.kind()} ({place}) {reason}")
+            problems.append(f"{node.kind()}{sources.place(node)} {reason}")
             continue
         if node.outputsSize() == 1:
             target.replaceAllUsesAfterNodeWith(node, node.output())
@@ -51,6 +76,8 @@ def _mutated_input(node: Any) -> Any | None:
 def _problem(graph: Any, node: Any, target: Any) -> str | None:
     aliases = graph.alias_db()
     others = [v for v in _values(graph) if v.debugName() != target.debugName() and aliases.may_contain_alias(target, v)]
+    if _is_input(target):
+        others = [v for v in others if not _is_input(v)]  # torch supposes that inputs may be views of each other
     if any(v.node().kind() == "prim::Constant" for v in (target, *others)):
         return "changes a tensor of the model itself"
     if node.outputsSize() == 0 and _used_after(target, node):
@@ -61,6 +88,10 @@ def _problem(graph: Any, node: Any, target: Any) -> str | None:
         if other.node().isBefore(node) and _used_after(other, node):
             return "changes a value that is used later under another name"
     return None
+
+
+def _is_input(value: Any) -> bool:
+    return bool(value.node().kind() == "prim::Param")
 
 
 def _used_after(value: Any, node: Any) -> bool:

@@ -83,7 +83,8 @@ def repack(packed: Any) -> Any:
         elif kind in _SPATIAL_DIMS:
             stored = f"conv{_SPATIAL_DIMS[kind]}d"
             transpose = bool(getattr(ops, f"{stored}_transpose")(packed))
-            weight, bias = getattr(ops, f"{stored}_unpack")(packed)
+            prefix = stored.replace("conv", "conv_transpose") if transpose else stored
+            weight, bias = getattr(ops, f"{prefix}_unpack")(packed)
         else:
             return packed
     except RuntimeError:
@@ -93,7 +94,6 @@ def repack(packed: Any) -> Any:
             return ops.linear_prepack(weight, bias) if weight.is_quantized else ops.linear_prepack_fp16(weight, bias)
         keys = ("stride", "padding", *(("output_padding",) if transpose else ()), "dilation", "groups")
         attributes = [getattr(ops, f"{stored}_{key}")(packed) for key in keys]
-        prefix = stored.replace("conv", "conv_transpose") if transpose else stored
         return getattr(ops, f"{prefix}_prepack")(weight, bias, *attributes)
     except RuntimeError as error:
         engine = torch.backends.quantized.engine

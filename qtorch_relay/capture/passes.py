@@ -44,12 +44,12 @@ def resolve_attributes(graph: Any, module: Any, sources: SourceMap) -> None:
     assigned = {node.s("name") for node in all_nodes(graph) if node.kind() == "prim::SetAttr"}
     _resolve(graph, module, skipped=assigned)
     if assigned:
-        fold(graph)
+        fold(graph, functionalize=False)
         left = [node for node in all_nodes(graph) if node.kind() == "prim::SetAttr"]
         if left:
-            places = ", ".join(f"self.{node.s('name')} ({sources.line(node)})" for node in left)
+            places = dict.fromkeys(f"self.{node.s('name')}{sources.place(node)}" for node in left)
             raise UnsupportedOpError(
-                f"the model changes its own attributes while it runs: {places}; pass them as inputs"
+                f"the model changes its own attributes as it runs: {', '.join(places)}; make them inputs and outputs"
             )
         _resolve(graph, module, skipped=set())
     torch._C._jit_pass_dce(graph)
@@ -80,6 +80,8 @@ def _resolve(graph: Any, module: Any, skipped: set[str]) -> None:
             with graph.insert_point_guard(first):
                 constants[key] = _insert_constant(graph, value, node.output().type())
             constants[key].setDebugName(path)
+        elif path < constants[key].debugName():
+            constants[key].setDebugName(path)  # one name, whatever the order in which a shared module is reached
         node.output().replaceAllUsesWith(constants[key])
 
 
@@ -118,21 +120,22 @@ def drop_messages(graph: Any, sources: SourceMap) -> None:
         text = [value.toIValue() for value in node.inputs()]
         said = f" {text[0]!r}" if text and isinstance(text[0], str) else ""
         action = "print" if node.kind() == "prim::Print" else "warning"
-        warnings.warn(f"the model's {action}{said} ({sources.line(node)}) is left out of the import", stacklevel=4)
+        warnings.warn(f"the model's {action}{said}{sources.place(node)} is left out of the import", stacklevel=4)
         node.destroy()
 
 
-def fold(graph: Any) -> None:
-    """Folds constants, branches on constants, loops of constant length and tuples; makes in-place ops functional.
+def fold(graph: Any, functionalize: bool = True) -> None:
+    """Folds constants, branches on constants, loops of constant length and tuples.
 
-    In-place ops are left as they are where torch cannot prove that nothing else sees the mutated tensor.
+    functionalize: replace in-place ops too, where torch can prove that nothing else sees the mutated tensor.
     """
     changed = True
     while changed:
         changed = torch._C._jit_pass_constant_propagation(graph)
         changed |= torch._C._jit_pass_peephole(graph, disable_shape_peepholes=True)
         changed |= torch._C._jit_pass_constant_loop_unrolling(graph)
-        changed |= torch._C._jit_pass_remove_mutation(graph)
+        if functionalize:
+            changed |= torch._C._jit_pass_remove_mutation(graph)
         changed |= _forward_containers(graph)
         torch._C._jit_pass_dce(graph)
 

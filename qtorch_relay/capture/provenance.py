@@ -52,6 +52,11 @@ class SourceMap:
             return self._call_lines[scope]
         return _label(frames[0]) if frames else ""
 
+    def place(self, node: Any) -> str:
+        """Returns " (layer1.0.conv1, resnet.py:92)" for messages, without what is unknown."""
+        parts = [part for part in (module_path(node), self.line(node)) if part]
+        return f" ({', '.join(parts)})" if parts else ""
+
     def _collect_calls(self, module: Any, path: str) -> None:
         calls = (
             call

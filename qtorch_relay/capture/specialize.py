@@ -14,7 +14,7 @@ import torch
 
 from qtorch_relay.capture.interpreter import has_rule, op_name, parse_schema, run_node
 from qtorch_relay.capture.passes import fold
-from qtorch_relay.capture.provenance import SourceMap, module_path
+from qtorch_relay.capture.provenance import SourceMap
 from qtorch_relay.errors import InvalidInputError
 
 _SHAPE_QUERIES = frozenset({
@@ -41,7 +41,18 @@ def specialize(graph: Any, examples: list[torch.Tensor], sources: SourceMap) -> 
         changed, values = _fold_queries(graph, examples, sources)
         if changed:
             fold(graph)
+    _refuse_certain_exception(graph, sources)
     return frozenset(name for name, value in values.items() if _is_channels_last(value))
+
+
+def _refuse_certain_exception(graph: Any, sources: SourceMap) -> None:
+    for node in graph.nodes():
+        if node.kind() == "prim::RaiseException":
+            said = node.inputsAt(0).toIValue()
+            raise InvalidInputError(
+                f"the model raises an exception for these inputs{sources.place(node)}"
+                f"{'' if said is None else f': {said}'}; check the shapes and dtypes in input_infos"
+            )
 
 
 def _is_channels_last(value: Any) -> bool:
@@ -105,9 +116,8 @@ def _run(node: Any, args: list[Any], sources: SourceMap) -> tuple[Any, ...]:
         return run_node(node, args)
     except (RuntimeError, IndexError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        place = ", ".join(part for part in (module_path(node), sources.line(node)) if part)
         raise InvalidInputError(
-            f"the model cannot run on these inputs: {node.kind()} ({place}) says: {reason}; "
+            f"the model cannot run on these inputs: {node.kind()}{sources.place(node)} says: {reason}; "
             "check the shapes and dtypes in input_infos"
         ) from error
 

@@ -14,7 +14,7 @@ from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.capture.files import load_model
 from qtorch_relay.capture.graph import Graph
 from qtorch_relay.capture.inputs import InputSpec, check_count, parse_input_infos
-from qtorch_relay.capture.mutation import rename_mutated
+from qtorch_relay.capture.mutation import refuse_state, rename_mutated
 from qtorch_relay.capture.passes import drop_messages, fold, inline, resolve_attributes
 from qtorch_relay.capture.provenance import SourceMap
 from qtorch_relay.capture.specialize import specialize
@@ -52,6 +52,8 @@ def capture_model(model: Any, input_infos: Any, engine: str | None = None) -> Ca
         torch_graph = inline(script)
         resolve_attributes(torch_graph, script, sources)
         specs = _name_inputs(torch_graph, script, specs)
+        fold(torch_graph, functionalize=False)
+        refuse_state(torch_graph, sources)
         fold(torch_graph)
         drop_messages(torch_graph, sources)
         channels_last = specialize(torch_graph, [spec.example() for spec in specs], sources)
@@ -107,6 +109,7 @@ def _name_inputs(torch_graph: Any, script: Any, specs: tuple[InputSpec, ...]) ->
     for spec, argument, value in zip(specs, arguments, values, strict=True):
         if str(argument.type) not in ("Tensor", "Optional[Tensor]"):
             raise InvalidInputError(f"input {argument.name!r} of the model is a {argument.type}; accepted are tensors")
+        value.setType(torch._C.TensorType.get())  # an optional tensor that is given is a tensor
         value.setDebugName(spec.name or argument.name)
         named.append(InputSpec(value.debugName(), spec.shape, spec.dtype))
     return tuple(named)

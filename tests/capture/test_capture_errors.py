@@ -1,0 +1,174 @@
+"""What a user can get wrong is one sentence, of the right kind, and says what to do."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from qtorch_relay.capture.engine import quantized_engine, resolve_engine
+from qtorch_relay.capture.inputs import InputSpec, parse_input_infos
+from qtorch_relay.capture.reference import run_reference
+from qtorch_relay.capture.torchscript import capture_model, from_torch
+from qtorch_relay.errors import EngineError, InvalidInputError, ModelFileError, UnsupportedOpError
+
+
+@pytest.fixture
+def model_file(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.jit.trace(nn.Linear(4, 3), torch.zeros(1, 4)).save(path)
+    return path
+
+
+def test_files_are_read_from_str_and_path(model_file):
+    for path in (model_file, str(model_file)):
+        assert [node.name for node in from_torch(path, [("x", (1, 4))]).nodes] == ["aten::linear"]
+
+
+def truncated(path, model_file):
+    path.write_bytes(model_file.read_bytes()[:-200])
+
+
+def damaged(path, model_file):
+    with zipfile.ZipFile(model_file) as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            if ".py" not in name:
+                target.writestr(name, source.read(name))
+
+
+BAD_FILES = [
+    ("missing.pt", lambda path, model: None, r"no such file"),
+    ("folder", lambda path, model: path.mkdir(), r"is a directory"),
+    ("text.pt", lambda path, model: path.write_text("hello"), r"is not TorchScript; save the model with"),
+    ("empty.pt", lambda path, model: path.write_bytes(b""), r"is not TorchScript"),
+    ("old.pt", lambda path, model: path.write_bytes(pickle.dumps({"a": 1})), r"is not TorchScript"),
+    ("state.pt", lambda path, model: torch.save({"w": torch.ones(2)}, path), r"torch\.save\), not TorchScript; save"),
+    ("module.pt", lambda path, model: torch.save(nn.Linear(2, 2), path), r"torch\.save\), not TorchScript"),
+    ("zip.pt", lambda path, model: zipfile.ZipFile(path, "w").close(), r"is a zip file, not TorchScript"),
+    ("truncated.pt", truncated, r"is truncated or damaged; save it again"),
+    ("damaged.pt", damaged, r"cannot be loaded; torch\.jit\.load says: \S+"),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "message"), BAD_FILES, ids=[row[0] for row in BAD_FILES])
+def test_bad_files_are_model_file_errors(tmp_path, model_file, name, make, message):
+    path = tmp_path / name
+    make(path, model_file)
+    with pytest.raises(ModelFileError, match=message) as caught:
+        from_torch(path, [("x", (1, 4))])
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_exported_programs_are_refused_for_now(tmp_path):
+    program = torch.export.export(nn.Linear(4, 3), (torch.zeros(1, 4),))
+    with pytest.raises(UnsupportedOpError, match="exported programs"):
+        from_torch(program, [("x", (1, 4))])
+    torch.export.save(program, tmp_path / "model.pt2")
+    with pytest.raises(UnsupportedOpError, match=r"exported programs \(\.pt2\)"):
+        from_torch(tmp_path / "model.pt2", [("x", (1, 4))])
+
+
+@pytest.mark.parametrize("model", [{}, None, nn.functional.relu, torch.zeros(1)])
+def test_other_objects_are_refused(model):
+    with pytest.raises(InvalidInputError, match=r"the model is a \w+; accepted are a torch\.jit\.ScriptModule"):
+        from_torch(model, [("x", (1, 4))])
+
+
+GOOD_INPUTS = [
+    ([("x", (1, 4))], InputSpec("x", (1, 4), "float32")),
+    ([("x", [1, 4])], InputSpec("x", (1, 4), "float32")),
+    ([("x", torch.Size([1, 4]))], InputSpec("x", (1, 4), "float32")),
+    ([("x", ((1, 4), "int64"))], InputSpec("x", (1, 4), "int64")),
+    ([("x", ((1, 4), torch.uint8))], InputSpec("x", (1, 4), "uint8")),
+    ([("x", ())], InputSpec("x", (), "float32")),
+    ([torch.zeros(2, 3)], InputSpec(None, (2, 3), "float32")),
+    ((np.zeros((2, 3)),), InputSpec(None, (2, 3), "float64")),
+    (torch.zeros(2, 3, dtype=torch.int32), InputSpec(None, (2, 3), "int32")),
+    ([("x", np.zeros((2, 3), "int8"))], InputSpec("x", (2, 3), "int8")),
+]
+
+
+@pytest.mark.parametrize(("infos", "spec"), GOOD_INPUTS)
+def test_input_infos(infos, spec):
+    assert parse_input_infos(infos) == (spec,)
+
+
+BAD_INPUTS = [
+    (None, "input_infos is a NoneType"),
+    ({"x": (1, 4)}, "input_infos is a dict"),
+    (("x", (1, 4)), "put it into a list"),
+    ([(1, 4)], r"an entry of input_infos is \(1, 4\)"),
+    ([("x", 4)], "has shape 4"),
+    ([("x", (1, "c"))], "a shape is a tuple of integers"),
+    ([("x", (1, 0))], "every dimension must be an integer above 0"),
+    ([("x", (1, -1))], "every dimension must be an integer above 0"),
+    ([("x", ((1, 4), "float31"))], "dtype 'float31'; accepted are float32"),
+    ([("x", (1, 4)), ("x", (1, 4))], "input names must differ"),
+    ([("1x", (1, 4))], "must start with a letter"),
+    ([torch.quantize_per_tensor(torch.zeros(1, 4), 1.0, 0, torch.quint8)], "is a quantized tensor"),
+    ([], r"the model takes 1 inputs \(input\), input_infos describes 0"),
+    ([("x", (1, 4)), ("y", (1, 4))], r"the model takes 1 inputs \(input\), input_infos describes 2"),
+    ([("x", (1, 5))], r"aten::linear.*says: .*; check the shapes"),
+    ([("x", ((1, 4), "int64"))], r"aten::linear.*says: .*; check the shapes"),
+]
+
+
+@pytest.mark.parametrize(("infos", "message"), BAD_INPUTS)
+def test_bad_inputs_are_input_errors(model_file, infos, message):
+    with pytest.raises(InvalidInputError, match=message):
+        from_torch(model_file, infos)
+
+
+@pytest.mark.parametrize("infos", [[], [("x", (1, 5))], [("x", (1, 4)), ("y", (1, 4))], [("x", ((1, 4), "int64"))]])
+def test_a_module_that_cannot_be_traced_is_an_input_error(infos):
+    with pytest.raises(InvalidInputError, match=r"the model cannot be traced with inputs .*; check input_infos"):
+        from_torch(nn.Linear(4, 3), infos)
+
+
+class ListsOfTensors(nn.Module):
+    def forward(self, xs):
+        # type: (List[Tensor]) -> Tensor
+        return xs[0]
+
+
+def test_inputs_that_are_no_tensors_are_refused():
+    with pytest.raises(InvalidInputError, match=r"input 'xs' of the model is a List\[Tensor\]; accepted are tensors"):
+        from_torch(torch.jit.script(ListsOfTensors()), [("x", (1, 4))])
+
+
+def test_names_of_inputs_are_the_callers_or_the_models(model_file):
+    assert from_torch(model_file, [("data", (1, 4))]).inputs[0].value.name == "data"
+    assert from_torch(model_file, torch.zeros(1, 4)).inputs[0].value.name == "input"
+
+
+def test_engines():
+    before = torch.backends.quantized.engine
+    assert resolve_engine(None) == before
+    with quantized_engine("qnnpack") as name:
+        assert name == torch.backends.quantized.engine == "qnnpack"
+    assert torch.backends.quantized.engine == before
+    with pytest.raises(EngineError, match="'cuda'; accepted are fbgemm, onednn, x86, qnnpack"):
+        from_torch(nn.Linear(4, 3), [("x", (1, 4))], engine="cuda")
+
+
+def test_an_engine_missing_from_the_build_is_named(monkeypatch):
+    monkeypatch.setattr("qtorch_relay.capture.engine._supported", lambda: ["qnnpack", "none"])
+    with pytest.raises(EngineError, match="'fbgemm' is missing from this build of PyTorch, which has qnnpack"):
+        resolve_engine("fbgemm")
+
+
+def test_reference_checks_its_inputs(model_file):
+    captured = capture_model(model_file, [("x", (1, 4))])
+    for inputs, message in [
+        ([], "0 inputs given"),
+        ({"y": torch.zeros(1, 4)}, "inputs are named y; the model's are x"),
+        ([torch.zeros(2, 4)], r"is torch\.float32 \(2, 4\); the model was captured for float32 \(1, 4\)"),
+        ([np.zeros((1, 4))], r"is torch\.float64"),
+    ]:
+        with pytest.raises(InvalidInputError, match=message):
+            run_reference(captured, inputs)
