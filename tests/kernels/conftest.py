@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qtorch_relay import targets
+from qtorch_relay import target as target_table
 from qtorch_relay._tvm import tvm
 from qtorch_relay.kernels.table import Kernel
 
@@ -20,7 +20,7 @@ CANARY = 0xA5
 def compile_kernel(kernel: Kernel, specs: Sequence[Any]) -> Any:
     """Returns the runtime module with a kernel's functions for these specs, named k0, k1, ..."""
     functions = {f"k{i}": kernel.build(spec).with_attr("global_symbol", f"k{i}") for i, spec in enumerate(specs)}
-    return tvm.compile(tvm.IRModule(functions), target=targets.resolve(kernel.isa).to_tvm())
+    return tvm.compile(tvm.IRModule(functions), target=target_table.resolve(kernel.isa).to_tvm())
 
 
 class Guarded:
