@@ -13,6 +13,7 @@ from tvm.relax.expr_functor import mutator
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
+from tvm_ffi import register_error
 
 __all__ = [
     "Call",
@@ -26,6 +27,7 @@ __all__ = [
     "dict_attrs",
     "is_constant",
     "mutator",
+    "register_error",
     "relax",
     "tvm",
 ]

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from qtorch_relay._tvm import Call, Op, TensorType, constant_array, define_relax_op, is_constant, relax
+from qtorch_relay._tvm import Call, Op, TensorType, constant_array, define_relax_op, is_constant, register_error, relax
 from qtorch_relay.errors import VerifyError
 from qtorch_relay.qparams import CODE_DTYPES, code_range
+
+# Type rules run inside TVM; an error keeps its class on the way through only if TVM knows it.
+register_error("VerifyError", VerifyError)
 
 Expr = Any
 TypeRule = Callable[["Operands"], Any]

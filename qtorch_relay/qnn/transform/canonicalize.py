@@ -24,7 +24,8 @@ class CanonicalizeOps:
 
     if TYPE_CHECKING:  # TVM's decorator makes the class a pass, which is called with a module
 
-        def __call__(self, mod: Any) -> Any: ...
+        def __call__(self, mod: Any) -> Any:
+            """Returns the module without qnn ops."""
 
     def transform_module(self, mod: Any, _context: Any) -> Any:
         """Returns the module without qnn ops."""
