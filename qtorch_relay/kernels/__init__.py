@@ -1,20 +1,25 @@
 """Int8 kernels as TIR, picked from one table by ISA and spec."""
 
-from qtorch_relay.kernels.spec import (
-    AccumulatorRequantize,
-    Conv2dSpec,
-    DenseSpec,
-    RealRequantize,
-)
+from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, LookupSpec, MulSpec, QuantizeSpec
+from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
+from qtorch_relay.kernels.spec import AccumulatorRequantize, Conv2dSpec, DenseSpec, RealRequantize
 from qtorch_relay.kernels.table import KERNELS, Kernel, NoKernelError, select
 
 __all__ = [
     "KERNELS",
     "AccumulatorRequantize",
+    "AddSpec",
+    "AvgPool2dSpec",
     "Conv2dSpec",
     "DenseSpec",
+    "DequantizeSpec",
+    "FixedAddSpec",
     "Kernel",
+    "LookupSpec",
+    "MaxPool2dSpec",
+    "MulSpec",
     "NoKernelError",
+    "QuantizeSpec",
     "RealRequantize",
     "select",
 ]

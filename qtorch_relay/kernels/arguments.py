@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, LookupSpec, MulSpec, QuantizeSpec
+from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
 from qtorch_relay.kernels.spec import AccumulatorRequantize, Conv2dSpec, DenseSpec, RealRequantize, RequantizeParams
-from qtorch_relay.qparams import code_range
+from qtorch_relay.qparams import PerTensor, code_range
 
 
 class Arguments(NamedTuple):
@@ -52,3 +54,66 @@ def matmul_arguments(spec: Conv2dSpec | DenseSpec, seed: int, extreme: bool) -> 
     params = requantization(spec, rng)
     bias = rng.integers(-5000, 5000, spec.weight_shape[0]).astype(np.int32) if seed % 2 else None
     return Arguments([x], (weight, zero_point, params, bias))
+
+
+def _codes(shape: tuple[int, ...], dtype: str, rng: np.random.Generator, extreme: bool) -> npt.NDArray[Any]:
+    low, high = code_range(dtype)
+    return (rng.choice([low, high], shape) if extreme else rng.integers(low, high + 1, shape)).astype(dtype)
+
+
+def _qparams(scale: float, dtype: str, rng: np.random.Generator) -> PerTensor:
+    low, high = code_range(dtype)
+    return PerTensor(float(scale * rng.uniform(0.7, 1.5)), int(rng.integers(low, high + 1)), dtype)
+
+
+def quantize_arguments(spec: QuantizeSpec, seed: int, extreme: bool) -> Arguments:
+    """Returns floats around the range of codes, ties and values that are not finite among them."""
+    rng = np.random.default_rng(seed)
+    qparams = PerTensor(
+        2.0 ** -int(rng.integers(2, 6)), int(_codes((1,), spec.out_dtype, rng, False)[0]), spec.out_dtype
+    )
+    x = (rng.integers(-700, 700, spec.shape) / 2 * qparams.scale).astype(np.float32)
+    if extreme:
+        x = rng.choice(np.array([np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-40, 0.3], np.float32), spec.shape)
+        qparams = _qparams(0.02, spec.out_dtype, rng)
+    return Arguments([x], (qparams,))
+
+
+def dequantize_arguments(spec: DequantizeSpec, seed: int, extreme: bool) -> Arguments:
+    """Returns codes and their parameters."""
+    rng = np.random.default_rng(seed)
+    return Arguments([_codes(spec.shape, spec.in_dtype, rng, extreme)], (_qparams(0.1, spec.in_dtype, rng),))
+
+
+def binary_arguments(spec: AddSpec | FixedAddSpec | MulSpec, seed: int, extreme: bool) -> Arguments:
+    """Returns two tensors of codes; every third time with a clamp."""
+    rng = np.random.default_rng(seed)
+    rhs_shape = spec.rhs_shape if isinstance(spec, MulSpec) else spec.shape
+    inputs = [_codes(shape, spec.dtype, rng, extreme) for shape in (spec.shape, rhs_shape)]
+    out_scale = 40.0 if isinstance(spec, MulSpec) else 0.5
+    qparams = [_qparams(scale, spec.dtype, rng) for scale in (0.4, 0.6, out_scale)]
+    if isinstance(spec, AddSpec) and seed % 2:
+        # powers of two make ties
+        scales = (0.5, 0.25, 1.0)
+        qparams = [PerTensor(scale, q.zero_point, q.dtype) for scale, q in zip(scales, qparams, strict=True)]
+    low, high = code_range(spec.dtype)
+    clamp = (qparams[2].zero_point, high - 9) if seed % 3 == 0 else (low, high)
+    return Arguments(inputs, (*qparams, *clamp))
+
+
+def lookup_arguments(spec: LookupSpec, seed: int, extreme: bool) -> Arguments:
+    """Returns codes and a random table."""
+    rng = np.random.default_rng(seed)
+    return Arguments([_codes(spec.shape, spec.in_dtype, rng, extreme)], (_codes((256,), spec.out_dtype, rng, False),))
+
+
+def pool_arguments(spec: MaxPool2dSpec | AvgPool2dSpec, seed: int, extreme: bool) -> Arguments:
+    """Returns codes, and for averages the factor and the zero point."""
+    rng = np.random.default_rng(seed)
+    x = _codes(spec.in_shape, spec.dtype, rng, extreme)
+    if isinstance(spec, MaxPool2dSpec):
+        return Arguments([x], ())
+    pixels = np.float32(spec.kernel[0] * spec.kernel[1])
+    factor = pixels if spec.arithmetic == "quotient" else 1 / pixels
+    factors = np.full((spec.out_h, spec.out_w), factor, np.float32)
+    return Arguments([x], (factors, int(_codes((1,), spec.dtype, rng, False)[0])))

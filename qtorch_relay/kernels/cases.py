@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, LookupSpec, MulSpec, QuantizeSpec
+from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
 from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec
 
 CONV2D = (
@@ -89,4 +91,59 @@ DENSE = (
     DenseSpec(3, 58, 40, in_dtype="int8", out_dtype="int8"),
     DenseSpec(5, 24, 40, requantize="fused"),
     DenseSpec(64, 256, 512),
+)
+
+_SIZES = (1, 15, 16, 17, 63, 64, 65, 130, 1000)
+
+QUANTIZE = (
+    *(QuantizeSpec((size,)) for size in _SIZES),
+    QuantizeSpec((2, 3, 5), "int8"),
+    *(QuantizeSpec((2, channels, 3, 37), "uint8", channels_last=True) for channels in (1, 2, 3, 4, 5, 20)),
+    QuantizeSpec((1, 3, 224, 224), "int8", channels_last=True),
+)
+
+DEQUANTIZE = (*(DequantizeSpec((size,)) for size in _SIZES), DequantizeSpec((2, 7, 5), "int8"))
+
+ADD = (
+    *(AddSpec((size,), vectorized=size // 64 * 64) for size in _SIZES),
+    AddSpec((2, 7, 7, 40), "int8"),
+    AddSpec((3, 50), vectorized=0),
+    AddSpec((1, 56, 56, 64)),
+)
+
+FIXED_ADD = (*(FixedAddSpec((size,)) for size in _SIZES), FixedAddSpec((1, 28, 28, 128)))
+
+MUL = (
+    *(MulSpec((size,)) for size in _SIZES),
+    MulSpec((2, 7, 5), "int8"),
+    *(MulSpec((2, 3, 5, channels), per_channel=True) for channels in (1, 15, 16, 24, 40, 72, 130)),
+    MulSpec((1, 28, 28, 120), "int8", per_channel=True),
+)
+
+LOOKUP = (
+    *(LookupSpec((size,)) for size in _SIZES),
+    LookupSpec((5, 77), "int8", "int8"),
+    LookupSpec((5, 77), "uint8", "int8"),
+    LookupSpec((3, 7), "int8", "uint8"),
+    LookupSpec((1, 56, 56, 72)),
+)
+
+MAX_POOL2D = (
+    *(MaxPool2dSpec(1, 5, 7, channels, (3, 3), (2, 2), (1, 1, 1, 1)) for channels in (1, 15, 16, 17, 40, 72, 130)),
+    *(MaxPool2dSpec(1, size, 9, 20, (3, 3), (2, 2), (1, 1, 1, 1), "int8", ceil_mode=True) for size in (3, 4, 5)),
+    MaxPool2dSpec(2, 8, 9, 24, (2, 3), (1, 2), (0, 1, 1, 0)),
+    MaxPool2dSpec(1, 9, 9, 24, (3, 3), (1, 1), (1, 1, 1, 1), dilation=(2, 2)),
+    MaxPool2dSpec(1, 2, 2, 16, (2, 2), (1, 1), (2, 3, 2, 2), "int8"),
+    MaxPool2dSpec(1, 112, 112, 64, (3, 3), (2, 2), (1, 1, 1, 1)),
+)
+
+AVG_POOL2D = (
+    *(AvgPool2dSpec(1, 7, 7, channels, (7, 7), (7, 7)) for channels in (1, 15, 16, 17, 40, 72, 130)),
+    *(
+        AvgPool2dSpec(2, 5, 6, 40, (3, 3), (1, 1), (1, 1, 1, 1), dtype, arithmetic=arithmetic)
+        for arithmetic in ("codes", "quotient", "scaled", "scaled_shifted", "fused")
+        for dtype in ("uint8", "int8")
+    ),
+    AvgPool2dSpec(1, 8, 9, 5, (2, 3), (2, 2), (0, 1, 1, 0), arithmetic="fused"),
+    AvgPool2dSpec(1, 35, 35, 192, (3, 3), (1, 1), (1, 1, 1, 1)),
 )

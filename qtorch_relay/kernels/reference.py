@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qtorch_relay.kernels.spec import (
-    AccumulatorRequantize,
-    Conv2dSpec,
-    DenseSpec,
-    RequantizeParams,
-)
+from qtorch_relay import numerics
+from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, MulSpec, QuantizeSpec
+from qtorch_relay.kernels.spec import AccumulatorRequantize, Conv2dSpec, DenseSpec, RequantizeParams
+from qtorch_relay.numerics import fma_f32
+from qtorch_relay.qparams import PerTensor
 
 Codes = npt.NDArray[Any]
 
@@ -24,32 +23,13 @@ def requantize(accumulator: npt.NDArray[np.int32], params: RequantizeParams, dty
         if params.addend_factor is None:
             total = value + params.addend
         else:
-            # the product of two f32 is exact in f64; double rounding of the sum: see fused_add
-            total = fused_add(params.addend, params.addend_factor, value)
+            total = fma_f32(params.addend, params.addend_factor, value)
         rounded = np.rint(total * params.multiplier).astype(np.float64) + params.zero_point
     else:
         real = value * np.float32(params.input_factor) * params.kernel_factor + params.addend
         rounded = np.rint(real * np.float32(params.output_factor) + np.float32(params.zero_point)).astype(np.float64)
     codes: Codes = np.clip(rounded, params.low, params.high).astype(dtype)
     return codes
-
-
-def fused_add(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32], c: npt.NDArray[np.float32]) -> Codes:
-    """Returns fma(a, b, c) in f32: a * b + c rounded once.
-
-    The product is exact in f64. The f64 sum is made odd when it is inexact (Boldo and Melquiond, 2008), so that
-    rounding it again to f32 equals rounding the exact sum: f64 has more than 2 bits more than f32.
-    """
-    product = a.astype(np.float64) * b.astype(np.float64)
-    addend = c.astype(np.float64)
-    total = product + addend
-    virtual = total - product
-    error = (product - (total - virtual)) + (addend - virtual)
-    bits = total.view(np.int64) if total.ndim else np.array(total).view(np.int64)
-    # round to odd: where the sum is inexact and even, step towards the error
-    toward = np.where((error > 0) == (total > 0), 1, -1)
-    odd = np.where((error != 0) & (bits % 2 == 0), bits + toward, bits)
-    return odd.view(np.float64).astype(np.float32)
 
 
 def conv2d_accumulator(
@@ -109,3 +89,38 @@ def dense(
     if bias_s32 is not None:
         accumulator = accumulator + bias_s32
     return requantize(accumulator.astype(np.int32), params, spec.out_dtype)
+
+
+def quantize(spec: QuantizeSpec, x: npt.NDArray[np.float32], qparams: PerTensor) -> Codes:
+    """Returns numerics.quantize_f32, NHWC if the spec says so."""
+    codes = numerics.quantize_f32(x, qparams)
+    return np.ascontiguousarray(codes.transpose(0, 2, 3, 1)) if spec.channels_last else codes
+
+
+def dequantize(spec: DequantizeSpec, x: Codes, qparams: PerTensor) -> Codes:
+    """Returns numerics.dequantize_f32."""
+    return numerics.dequantize_f32(x, qparams)
+
+
+def add(
+    spec: AddSpec, lhs: Codes, rhs: Codes, left: PerTensor, right: PerTensor, out: PerTensor, low: int, high: int
+) -> Codes:
+    """Returns numerics.add_f32_fma of the first vector_size codes and add_f32_scalar of the rest."""
+    fused = numerics.add_f32_fma(lhs, left, rhs, right, out).ravel()
+    scalar = numerics.add_f32_scalar(lhs, left, rhs, right, out).ravel()
+    codes = np.where(np.arange(fused.size) < spec.vector_size, fused, scalar)
+    return np.clip(codes, low, high).reshape(spec.shape)
+
+
+def fixed_add(
+    spec: FixedAddSpec, lhs: Codes, rhs: Codes, left: PerTensor, right: PerTensor, out: PerTensor, low: int, high: int
+) -> Codes:
+    """Returns numerics.add_fixed_point."""
+    return np.clip(numerics.add_fixed_point(lhs, left, rhs, right, out), low, high).astype(spec.dtype)
+
+
+def mul(
+    spec: MulSpec, lhs: Codes, rhs: Codes, left: PerTensor, right: PerTensor, out: PerTensor, low: int, high: int
+) -> Codes:
+    """Returns numerics.mul_f32."""
+    return np.clip(numerics.mul_f32(lhs, left, rhs, right, out), low, high).astype(spec.dtype)

@@ -12,10 +12,43 @@ import numpy.typing as npt
 from qtorch_relay._tvm import PrimFunc
 from qtorch_relay.errors import QTorchRelayError
 from qtorch_relay.kernels import cases, reference
-from qtorch_relay.kernels.arguments import Arguments, matmul_arguments
+from qtorch_relay.kernels.arguments import (
+    Arguments,
+    binary_arguments,
+    dequantize_arguments,
+    lookup_arguments,
+    matmul_arguments,
+    pool_arguments,
+    quantize_arguments,
+)
 from qtorch_relay.kernels.conv2d import build_conv2d, build_dense, why_not_conv2d
 from qtorch_relay.kernels.conv2d_pack import pack_conv2d, pack_dense
 from qtorch_relay.kernels.depthwise import build_depthwise, pack_depthwise, why_not_depthwise
+from qtorch_relay.kernels.elementwise import (
+    build_add,
+    build_dequantize,
+    build_fixed_add,
+    build_mul,
+    build_quantize,
+    pack_add,
+    pack_dequantize,
+    pack_fixed_add,
+    pack_mul,
+    pack_quantize,
+)
+from qtorch_relay.kernels.lookup import build_lookup, lookup_reference, pack_lookup
+from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, LookupSpec, MulSpec, QuantizeSpec
+from qtorch_relay.kernels.pool import (
+    avg_pool2d_reference,
+    build_avg_pool2d,
+    build_max_pool2d,
+    max_pool2d_reference,
+    pack_avg_pool2d,
+    pack_max_pool2d,
+    why_not_avg_pool2d,
+    why_not_max_pool2d,
+)
+from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
 from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec
 from qtorch_relay.kernels.x86 import avx512vnni
 
@@ -45,6 +78,11 @@ class Kernel:
     reference: Callable[..., npt.NDArray[Any]]
     arguments: Callable[[Any, int, bool], Arguments]
     cases: tuple[Any, ...]
+
+
+def _takes_all(spec: Any) -> str | None:
+    """Returns None: every spec is taken."""
+    return None
 
 
 KERNELS: tuple[Kernel, ...] = (
@@ -80,6 +118,94 @@ KERNELS: tuple[Kernel, ...] = (
         reference=reference.conv2d,
         arguments=matmul_arguments,
         cases=cases.CONV2D,
+    ),
+    Kernel(
+        name="quantize_f32_64__x86_avx512vnni",
+        isa=avx512vnni.NAME,
+        spec=QuantizeSpec,
+        why_not=_takes_all,
+        build=partial(build_quantize, avx512vnni),
+        pack=pack_quantize,
+        reference=reference.quantize,
+        arguments=quantize_arguments,
+        cases=cases.QUANTIZE,
+    ),
+    Kernel(
+        name="dequantize_f32_64__x86_avx512vnni",
+        isa=avx512vnni.NAME,
+        spec=DequantizeSpec,
+        why_not=_takes_all,
+        build=partial(build_dequantize, avx512vnni),
+        pack=pack_dequantize,
+        reference=reference.dequantize,
+        arguments=dequantize_arguments,
+        cases=cases.DEQUANTIZE,
+    ),
+    Kernel(
+        name="add_f32_64__x86_avx512vnni",
+        isa=avx512vnni.NAME,
+        spec=AddSpec,
+        why_not=_takes_all,
+        build=partial(build_add, avx512vnni),
+        pack=pack_add,
+        reference=reference.add,
+        arguments=binary_arguments,
+        cases=cases.ADD,
+    ),
+    Kernel(
+        name="add_fixed_point_64__x86_avx512vnni",
+        isa=avx512vnni.NAME,
+        spec=FixedAddSpec,
+        why_not=_takes_all,
+        build=partial(build_fixed_add, avx512vnni),
+        pack=pack_fixed_add,
+        reference=reference.fixed_add,
+        arguments=binary_arguments,
+        cases=cases.FIXED_ADD,
+    ),
+    Kernel(
+        name="mul_f32_64__x86_avx512vnni",
+        isa=avx512vnni.NAME,
+        spec=MulSpec,
+        why_not=_takes_all,
+        build=partial(build_mul, avx512vnni),
+        pack=pack_mul,
+        reference=reference.mul,
+        arguments=binary_arguments,
+        cases=cases.MUL,
+    ),
+    Kernel(
+        name="lookup_64__x86_avx512vnni",
+        isa=avx512vnni.NAME,
+        spec=LookupSpec,
+        why_not=_takes_all,
+        build=partial(build_lookup, avx512vnni),
+        pack=pack_lookup,
+        reference=lookup_reference,
+        arguments=lookup_arguments,
+        cases=cases.LOOKUP,
+    ),
+    Kernel(
+        name="max_pool2d_64__x86_avx512vnni",
+        isa=avx512vnni.NAME,
+        spec=MaxPool2dSpec,
+        why_not=why_not_max_pool2d,
+        build=partial(build_max_pool2d, avx512vnni),
+        pack=pack_max_pool2d,
+        reference=max_pool2d_reference,
+        arguments=pool_arguments,
+        cases=cases.MAX_POOL2D,
+    ),
+    Kernel(
+        name="avg_pool2d_64__x86_avx512vnni",
+        isa=avx512vnni.NAME,
+        spec=AvgPool2dSpec,
+        why_not=why_not_avg_pool2d,
+        build=partial(build_avg_pool2d, avx512vnni),
+        pack=pack_avg_pool2d,
+        reference=avg_pool2d_reference,
+        arguments=pool_arguments,
+        cases=cases.AVG_POOL2D,
     ),
 )
 """In order of preference: the first row that takes a spec is selected."""

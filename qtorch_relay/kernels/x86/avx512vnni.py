@@ -164,12 +164,12 @@ def store_codes(
             codes = _narrow_to_codes(halves[0], halves[1], permutation, dtype, clamp)
             for i, pixel in enumerate(pixels):
                 first_lane = i * group * LANES
-                _store_bytes(out, codes, range(first_lane, first_lane + count), addresses[pixel] + first_channel)
+                store_bytes(out, codes, range(first_lane, first_lane + count), addresses[pixel] + first_channel)
         first_vector += group
         first_channel += group * LANES
 
 
-def _store_bytes(out: Buffer, codes: Expr, lanes: Sequence[int], address: Expr) -> None:
+def store_bytes(out: Buffer, codes: Expr, lanes: Sequence[int], address: Expr) -> None:
     """Writes these lanes one after the other, and no byte more: in parts of 64, 32, ..., 1."""
     start = 0
     while start < len(lanes):
@@ -178,3 +178,30 @@ def _store_bytes(out: Buffer, codes: Expr, lanes: Sequence[int], address: Expr) 
         value = codes if list(part) == list(range(64)) else pick(codes, part)
         store(out, value, address + start, size)
         start += size
+
+
+def lookup(table: Buffer, indices: Expr) -> Expr:
+    """Returns the bytes of a 256-byte table at 64 indices.
+
+    vpermi2w picks among 64 words, half the table; bit 7 of an index tells the half, bit 0 the byte of the word.
+    Source: AVX512BW alone, as vpermi2b would need AVX512VBMI.
+    """
+    words = T.bind(T.reinterpret("uint16x32", indices))
+    quarters = [T.bind(T.reinterpret("uint16x32", load(table, quarter * 64, 64))) for quarter in range(4)]
+
+    def constant(value: int) -> Expr:
+        return splat(T.uint16(value), 32)
+
+    def entry(index: Expr) -> Expr:
+        word = T.bind(T.shift_right(index, constant(1)))
+        low, high = (
+            intrinsic("uint16x32", "llvm.x86.avx512.vpermi2var.hi.512", quarters[half], word, quarters[half + 1])
+            for half in (0, 2)
+        )
+        pair = T.Select(index >= constant(128), high, low)
+        odd = T.bitwise_and(index, constant(1))
+        return T.bitwise_and(T.shift_right(pair, T.shift_left(odd, constant(3))), constant(255))
+
+    even = entry(T.bind(T.bitwise_and(words, constant(255))))
+    odd = entry(T.bind(T.shift_right(words, constant(8))))
+    return T.reinterpret("uint8x64", T.bitwise_or(even, T.shift_left(odd, constant(8))))
