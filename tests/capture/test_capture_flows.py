@@ -88,6 +88,18 @@ def test_reference_runs_the_engine_asked_for(make_small_model, engine):
             assert torch.equal(run_reference(captured, [example], engine).output, loaded(example))
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_weights_are_the_same_whatever_engine_holds_them(make_small_model, as_form, engine):
+    model = make_small_model("fx", "fbgemm")
+    with quantized_engine(engine):
+        loaded = as_form(model, "saved", torch.zeros(SHAPE))
+    graphs = (from_torch(model, [("x", SHAPE)], "fbgemm"), from_torch(loaded, [("x", SHAPE)], engine))
+    for wanted, found in zip(*map(weights_of, graphs), strict=True):
+        np.testing.assert_array_equal(found.weight.codes, wanted.weight.codes)
+        np.testing.assert_array_equal(found.weight.qparams.scales, wanted.weight.qparams.scales)
+        np.testing.assert_array_equal(found.bias, wanted.bias)
+
+
 def test_the_users_model_is_not_changed(make_small_model):
     model = make_small_model("eager", "fbgemm").train()
     script = torch.jit.script(model)

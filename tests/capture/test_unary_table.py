@@ -75,8 +75,8 @@ def test_index_zero_is_the_lowest_code():
 
 
 def test_the_engine_matters():
-    qparams = PerTensor(0.045, 7, "uint8")
-    fbgemm, qnnpack = (unary_table("quantized::hardswish", OUT, qparams, e).codes for e in ("fbgemm", "qnnpack"))
+    args, qparams = {"output_scale": 0.02, "output_zero_point": 17}, PerTensor(0.045, 7, "uint8")
+    fbgemm, qnnpack = (unary_table("quantized::hardswish", args, qparams, e).codes for e in ("fbgemm", "qnnpack"))
     assert (fbgemm != qnnpack).any()
 
 

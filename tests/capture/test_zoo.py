@@ -27,7 +27,7 @@ LIGHT = [
 
 @pytest.mark.parametrize(("name", "engine", "flow", "qat", "scripted"), LIGHT)
 def test_networks_are_captured_exactly_and_spread_their_codes(name, engine, flow, qat, scripted):
-    module, shape = quantized_model(name, engine, flow, qat, image_size=64)
+    module, shape = quantized_model(name, engine, flow, qat, image_size=64, calibration_images=1)
     images = random_images(3, 64, seed=5)
     with quantized_engine(engine), torch.no_grad():
         expected = module(images)
