@@ -190,8 +190,8 @@ def _strided_slice(forms: _Forms, call: Any) -> tuple[Any, int] | None:
     if not forms.has_last(data):
         return None
     axes = [to_last(4).index(int(axis.value) % 4) for axis in call.args[1].fields]
-    begin, end, strides = ([int(v.value) for v in argument.fields] for argument in call.args[2:5])
-    return relax.op.strided_slice(forms.existing_last(data), axes, begin, end, strides), 1
+    bounds = [[int(v.value) for v in argument.fields] for argument in call.args[2:]]
+    return relax.op.strided_slice(forms.existing_last(data), axes, *bounds), 1
 
 
 def _reshape(forms: _Forms, call: Any) -> tuple[Any, int] | None:
