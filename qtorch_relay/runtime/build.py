@@ -6,44 +6,56 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from qtorch_relay._tvm import TensorType, relax
-from qtorch_relay.errors import VerifyError
+from qtorch_relay._tvm import TensorType, relax, tvm
+from qtorch_relay.errors import QTorchRelayError, VerifyError
 from qtorch_relay.qparams import QuantParams
 from qtorch_relay.runtime import ffi
 from qtorch_relay.runtime.compiled_model import CompiledModel
 from qtorch_relay.runtime.interface import Interface
-from qtorch_relay.runtime.linker import link
+from qtorch_relay.runtime.linker import find_linker, link
 from qtorch_relay.runtime.specs import Structure, TensorSpec
-from qtorch_relay.target import Target
+from qtorch_relay.target import Target, missing_on_host
 
 
 class _BuiltProgram:
-    """Code in memory: run by LLVM's JIT, so no linker is needed, and linked only to be saved."""
+    """Code as LLVM has optimized it. Machine code is made once, as a library that is both run and saved.
+
+    Where no linker works LLVM's JIT makes it instead, and the program can be run but not saved.
+    """
 
     def __init__(self, executable: Any, target: Target) -> None:
         self._executable = executable
         self._target = target
         self._library: bytes | None = None
-        self._lock = Lock()
+        self._module: Any = None
+        self._lock = RLock()
 
     def module(self) -> Any:
         """Returns the Relax executable's module."""
-        return self._executable.mod
+        with self._lock:
+            if self._module is None:
+                try:
+                    self._module = ffi.load_library(self.library())
+                except QTorchRelayError:
+                    # The JIT needs neither a linker nor a folder for code; `save` tells what is wrong with them.
+                    self._module = self._executable.mod
+            return self._module
 
     def library(self) -> bytes:
-        """Returns the code as a shared library, linked once."""
+        """Returns the code as a shared library."""
         with self._lock:
             if self._library is None:
+                linker = find_linker(self._target)
                 with tempfile.TemporaryDirectory(prefix="qtorch_relay_") as folder:
                     path = Path(folder) / "lib.so"
-                    with ffi.without_scope_messages():
-                        self._executable.export_library(str(path), fcompile=partial(_link, self._target))
+                    pack = partial(_pack_imports, str(self._target.to_tvm()))
+                    self._executable.export_library(str(path), fcompile=partial(link, linker), fpack_imports=pack)
                     self._library = path.read_bytes()
             return self._library
 
@@ -87,11 +99,21 @@ def build(
         structure = {"tuple": list(range(len(outputs)))} if returns_tuple else 0
     interface = Interface(inputs, outputs, structure, target, engine, report or {})
     executable = relax.build(mod, target=target.to_tvm(), relax_pipeline=relax_pipeline)
-    return CompiledModel(_BuiltProgram(executable, target), arrays, interface)
+    program = _BuiltProgram(executable, target)
+    if missing_on_host(target) is None:
+        # Machine code is made now, so that the first call is as fast as the others.
+        program.module()
+    return CompiledModel(program, arrays, interface)
 
 
-def _link(target: Target, output: str, objects: list[str]) -> None:
-    link(target, Path(output), objects)
+def _pack_imports(llvm_target: str, module: Any, is_system_lib: bool, prefix: str, folder: str) -> str:
+    """Writes the bytecode and the constants of an executable as an object file, as TVM does by default, but quietly."""
+    path = str(Path(folder) / "imports.o")
+    pack = tvm.get_global_func("runtime.ModulePackImportsToLLVM")
+    with ffi.without_scope_messages():
+        packed = pack(module, is_system_lib, llvm_target, prefix)
+    packed.write_to_file(path)
+    return path
 
 
 def _split_parameters(main: Any, weights: Mapping[str, Any]) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qtorch_relay.errors import BundleError, TargetError
+from qtorch_relay.errors import BundleError, QTorchRelayError
 from qtorch_relay.output_files import atomic_write, check_output_path
 from qtorch_relay.runtime import ffi
 from qtorch_relay.runtime.compiled_model import CompiledModel
@@ -41,18 +40,7 @@ class _LoadedProgram:
 
     def __init__(self, library: bytes) -> None:
         self._library = library
-        # Only the owner can enter the folder, so nobody changes the file between its check and its use. The loader
-        # keeps the file mapped; its name is not needed any more.
-        with tempfile.TemporaryDirectory(prefix="qtorch_relay_") as folder:
-            path = Path(folder) / "lib.so"
-            path.write_bytes(library)
-            try:
-                self._module = ffi.load_library(path)
-            except (RuntimeError, OSError) as error:
-                raise BundleError(
-                    f"its library cannot be loaded from {folder}: {error}; "
-                    "if that folder is mounted noexec, set TMPDIR to another"
-                ) from error
+        self._module = ffi.load_library(library)
 
     def module(self) -> Any:
         """Returns the Relax executable's module."""
@@ -94,7 +82,7 @@ def load(path: str | Path) -> CompiledModel:
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             return _read(archive, path.stat().st_size)
-    except BundleError as error:
+    except QTorchRelayError as error:
         raise BundleError(f"cannot load {path}: {error}") from error
     except (zipfile.BadZipFile, struct.error, NotImplementedError, ValueError, EOFError) as error:
         raise BundleError(f"cannot load {path}: it is not a bundle, or truncated or altered ({error})") from error
@@ -110,10 +98,7 @@ def _read(archive: zipfile.ZipFile, file_size: int) -> CompiledModel:
     if archive.comment != _COMMENT + hashlib.sha256(text).hexdigest().encode():
         raise BundleError("it is truncated, or its manifest was altered (sha256 differs)")
     manifest = parse(text)
-    try:
-        check_runnable(manifest.interface.target)
-    except TargetError as error:
-        raise BundleError(str(error)) from error
+    check_runnable(manifest.interface.target)
     contents = {name: _read_part(archive, members[name], manifest.parts[name]) for name in PART_NAMES}
     weights = dict(_unpack(manifest.weights, contents["weights.bin"]))
     if len(weights) != len(manifest.weights):

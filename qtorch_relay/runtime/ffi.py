@@ -52,11 +52,25 @@ def tvm_ffi() -> Any:
         return _load()
 
 
-def load_library(path: Path) -> Any:
-    """Returns the module of a shared library that TVM exported."""
+def load_library(library: bytes) -> Any:
+    """Returns the module of a shared library that TVM exported.
+
+    Raises:
+        QTorchRelayError: the bytes are no library for this machine, or the temporary folder allows no code.
+    """
     load_module = tvm_ffi().load_module
-    with without_scope_messages():
-        return load_module(str(path))
+    # Only the owner can enter the folder, so nobody changes the file before it is mapped. Its name is not needed after.
+    with tempfile.TemporaryDirectory(prefix="qtorch_relay_") as folder:
+        path = Path(folder) / "lib.so"
+        path.write_bytes(library)
+        try:
+            with without_scope_messages():
+                return load_module(str(path))
+        except (RuntimeError, OSError) as error:
+            raise QTorchRelayError(
+                f"its library cannot be loaded from {folder}: {error}; "
+                "if that folder is mounted noexec, set TMPDIR to another"
+            ) from error
 
 
 @contextmanager

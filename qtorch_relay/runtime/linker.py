@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 
 from qtorch_relay.errors import QTorchRelayError, TargetError
 from qtorch_relay.target import Target, host_cpu
@@ -22,35 +21,40 @@ def find_linker(target: Target) -> str:
     Raises:
         TargetError: there is none; the message names the package to install.
     """
-    machine = target.machine or host_cpu().machine
-    names: tuple[str, ...] = _HOST_LINKERS
-    package = "g++"
-    if machine != host_cpu().machine:
-        names = tuple(f"{machine}-linux-gnu-{tool}" for tool in ("g++", "gcc", "ld"))
-        package = _DEBIAN_PACKAGES.get(machine, f"a linker for {machine}")
-    for name in names:
+    for name in _linker_names(target):
         path = shutil.which(name)
         if path is not None:
             return path
+    names = ", ".join(_linker_names(target))
+    package = "g++" if _is_for_host(target) else _DEBIAN_PACKAGES.get(str(target.machine), f"g++ for {target.machine}")
     raise TargetError(
-        f"saving a program for {target.name} needs a linker, and none of {', '.join(names)} is installed; "
+        f"saving a program for {target.name} needs a linker, and none of {names} is installed; "
         f"on Debian and Ubuntu install it with: apt install {package}"
     )
 
 
-def link(target: Target, output: Path, objects: Sequence[str]) -> None:
+def link(linker: str, output: str, objects: Sequence[str]) -> None:
     """Links objects into the shared library output.
 
     No library is named: the objects call only the C library and TVM's runtime, which the loading process has.
 
     Raises:
-        TargetError: there is no linker for the target.
         QTorchRelayError: the linker failed; the message has its last lines.
     """
-    command = [find_linker(target), "-shared", "-o", str(output), *objects]
+    command = [linker, "-shared", "-o", output, *objects]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise QTorchRelayError(f"linking failed: {error}") from error
     if done.returncode != 0:
         raise QTorchRelayError(f"linking failed: {' '.join(command)}\n{done.stderr[-2000:]}")
+
+
+def _is_for_host(target: Target) -> bool:
+    return target.machine in (None, host_cpu().machine)
+
+
+def _linker_names(target: Target) -> tuple[str, ...]:
+    if _is_for_host(target):
+        return _HOST_LINKERS
+    return tuple(f"{target.machine}-linux-gnu-{tool}" for tool in ("g++", "gcc", "ld"))

@@ -344,12 +344,23 @@ def test_bundles_get_the_mode_of_ordinary_files(saved: Path, tmp_path: Path) -> 
 def test_no_linker_is_named(
     build_linear: Callable[..., CompiledModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = build_linear(targets.resolve("host"))
     monkeypatch.setenv("PATH", str(tmp_path))
+    model = build_linear(targets.resolve("host"))
     model(np.zeros((2, 8), "float32"))
     with pytest.raises(TargetError, match=r"needs a linker, and none of g\+\+, .* is installed; .* apt install g\+\+"):
         model.save(tmp_path / "model.qtr")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("linker", ["gcc", "ld"])
+def test_any_linker_will_do(
+    build_linear: Callable[..., CompiledModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linker: str
+) -> None:
+    for tool in {linker, "ld"}:
+        (tmp_path / tool).symlink_to(str(shutil.which(tool)))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    build_linear(targets.resolve("host")).save(tmp_path / "model.qtr")
+    load(tmp_path / "model.qtr").self_test()
 
 
 def test_no_cross_linker_is_named(
@@ -386,8 +397,10 @@ def test_a_failing_linker_is_quoted(
     linker.write_text("#!/bin/sh\necho 'cannot find -lfoo' >&2\nexit 1\n")
     linker.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    model = build_linear(targets.resolve("host"))
+    model(np.zeros((2, 8), "float32"))
     with pytest.raises(QTorchRelayError, match=r"linking failed: .*g\+\+ -shared .*\n.*cannot find -lfoo"):
-        build_linear(targets.resolve("host")).save(tmp_path / "model.qtr")
+        model.save(tmp_path / "model.qtr")
 
 
 LIGHT = """
