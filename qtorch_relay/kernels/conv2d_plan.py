@@ -151,6 +151,7 @@ def _best_tile(
 ) -> tuple[int, int, Tiling]:
     """Returns (batch, vectors per block, tiling) with the least estimated time."""
     pointwise = spec.kernel_h == spec.kernel_w == 1 and spec.stride == (1, 1)
+    real = spec.requantize == "real"
     found: list[tuple[float, int, int, int, Tiling]] = []
     for vectors in range(1, min(ceil_div(groups.out_channels, lanes), MAX_VECTORS) + 1):
         # all accumulators, one row of weights and one broadcast activation are live together
@@ -163,8 +164,8 @@ def _best_tile(
         for batch, tiling in options:
             cycles = 0.0
             for pixels, count in tiling.shapes:
-                cycles += batch * count * blocks * tile_cycles(pixels, vectors, reduction.dots)
-                cycles += batch * count * tile_cycles(pixels, rest, reduction.dots) if rest else 0
+                cycles += batch * count * blocks * tile_cycles(pixels, vectors, reduction.dots, real)
+                cycles += batch * count * tile_cycles(pixels, rest, reduction.dots, real) if rest else 0
             kinds = len(tiling.shapes) * (2 if rest else 1)
             # every kind of tile is its own code: half a percent for compile time and instruction cache
             found.append((cycles * (1 + 0.005 * kinds), kinds, vectors, batch, tiling))

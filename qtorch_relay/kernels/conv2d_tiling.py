@@ -58,15 +58,24 @@ def flat_tilings(count: int, max_pixels: int) -> list[Tiling]:
     ]
 
 
-def tile_cycles(pixels: int, vectors: int, dots: int) -> float:
+FIRST_CACHE_BYTES = 24 << 10
+"""Weights of a block that stay in the first-level cache beside the activations."""
+
+
+def tile_cycles(pixels: int, vectors: int, dots: int, real: bool) -> float:
     """Returns about how many cycles a register tile takes where one full-width dot product is one cycle.
 
-    A dot has 4 cycles of latency, so fewer than 4 accumulators wait. An accumulator's epilogue costs about 5 cycles,
-    a tile's set-up about 20; weights stream from the second-level cache.
+    Measured on Zen 4. A dot has 4 cycles of latency, so fewer than 4 accumulators wait; each step loads a broadcast for
+    every pixel and a vector of weights for every vector, from the second-level cache at about 30 bytes a cycle. The
+    epilogue runs beside the dots of the next tile, the better the smaller the tile is; it packs 4 vectors at once.
     """
     accumulators = pixels * vectors
-    per_dot = max(accumulators, 4, pixels + vectors) + 0.15 * vectors
-    return dots * per_dot + 5 * accumulators + 20
+    far = dots * vectors * 64 > FIRST_CACHE_BYTES
+    per_dot = max(accumulators, 4, pixels + vectors, 2.1 * vectors if far else 0)
+    epilogue = 2.9 + 0.1 * accumulators if real else 1.8 + 0.035 * accumulators
+    epilogue += {0: 0.0, 1: 0.6, 2: 0.2, 3: 0.4}[vectors % 4]
+    # the last term prefers fewer passes over the weights where all else is equal
+    return dots * per_dot + epilogue * accumulators + 6 + 0.02 * vectors * dots
 
 
 def choose_chunks(
