@@ -238,9 +238,9 @@ def host_cpu() -> HostCpu:
     for line in text.splitlines():
         key, _, value = line.partition(":")
         fields.setdefault(key.strip(), value.strip())
-    model = f"{machine}, {fields['model name']}" if "model name" in fields else machine
     if machine == "aarch64" and platform.system() == "Linux":
-        return HostCpu(machine, _arm_flags(), model)
+        return HostCpu(machine, _arm_flags(), machine)
+    model = f"{machine}, {fields['model name']}" if "model name" in fields else machine
     return HostCpu(machine, frozenset(fields.get("flags", "").split()), model)
 
 

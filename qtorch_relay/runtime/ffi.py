@@ -36,12 +36,9 @@ def _load() -> ModuleType:
     # By default TVM pins its workers, and the thread that calls it, to the first cores: two callers would share one
     # core, and threads that torch starts later would inherit it. TVM_BIND_THREADS=1 in the environment brings it back.
     os.environ.setdefault("TVM_BIND_THREADS", "0")
-    if "tvm" in sys.modules:
-        import tvm_ffi
-
-        return tvm_ffi
     with _without_torch():
         import tvm_ffi
+    # Where tvm is imported already this is the library it has loaded.
     ctypes.CDLL(str(_runtime_library()), ctypes.RTLD_GLOBAL)
     return tvm_ffi
 
@@ -80,6 +77,9 @@ def without_scope_messages() -> Iterator[None]:
     TVM 0.27 prints a warning "Scope Saving:" or "Scope Loaded:" for each of an executable's constants, dozens for a
     network, whatever it is told about logging.
     """
+    if sys.stderr is None:
+        yield  # this process runs without standard error
+        return
     with _stderr_lock, tempfile.TemporaryFile() as held:
         sys.stderr.flush()
         stderr = os.dup(_STDERR)

@@ -22,7 +22,7 @@ import pytest
 
 from qtorch_relay import target as targets
 from qtorch_relay.errors import BundleError, OutputPathError, QTorchRelayError, TargetError
-from qtorch_relay.runtime import CompiledModel, bundle, load, manifest
+from qtorch_relay.runtime import CompiledModel, bundle, ffi, load, manifest
 from qtorch_relay.target import HostCpu
 
 PER_CHANNEL = {"scales": [1.0], "zero_points": [0], "axis": 0}
@@ -417,6 +417,18 @@ assert not loaded, f"running a bundle loaded {loaded}"
 
 def test_a_board_needs_neither_torch_nor_the_compiler(saved: Path) -> None:
     subprocess.run([sys.executable, "-c", LIGHT, str(saved)], check=True)
+
+
+def test_standard_error_stays_quiet_and_may_be_closed(saved: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", LIGHT, str(saved)], check=True, capture_output=True)
+    assert done.stderr == b""
+    subprocess.run(["/bin/sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", LIGHT, str(saved)], check=True)
+
+
+def test_other_messages_are_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
+    with ffi.without_scope_messages():
+        os.write(2, b"[12:00:00] executable.cc:276: Warning: Scope Saving:\nsomething else\n")
+    assert capfd.readouterr().err == "something else\n"
 
 
 AFTER = """
