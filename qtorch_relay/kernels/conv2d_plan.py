@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qtorch_relay.kernels.conv2d_tiling import Tiling, ceil_div, choose_chunks, flat_tilings, row_tilings, tile_cycles
 from qtorch_relay.kernels.spec import Conv2dSpec
@@ -120,54 +120,67 @@ def reduction_of(spec: Conv2dSpec, groups: ChannelGroups) -> Reduction:
 
 def plan_conv2d(spec: Conv2dSpec, lanes: int, registers: int) -> Conv2dPlan:
     """Returns the plan for vectors of `lanes` int32 accumulators in `registers` registers."""
-    groups = channel_groups(spec, lanes)
-    reduction = reduction_of(spec, groups)
-    copies = any(spec.padding) or spec.in_dtype == "int8" or reduction.run < DOT_BYTES
-    batch, vectors, tiling = _best_tile(spec, groups, reduction, copies, lanes, registers)
-    blocks, rest = _blocks(groups, vectors, lanes)
-    used_w = (spec.out_w - 1) * spec.stride[1] + spec.span_w
-    used_h = (spec.out_h - 1) * spec.stride[0] + spec.span_h
-    row_pitch = used_w * spec.in_channels if copies else spec.in_w * spec.in_channels
-    weight_bytes = groups.count * (blocks * vectors + rest) * lanes * reduction.dots * DOT_BYTES
+    batch, vectors, tiling = min(tile_options(spec, lanes, registers), key=lambda option: _cost(spec, lanes, *option))
+    plan = make_plan(spec, lanes, batch, vectors, tiling)
     bands, channel_parts = choose_chunks(
         macs=spec.macs,
         batch=batch,
         pixel_groups=tiling.groups,
-        channel_units=groups.count if groups.count > 1 else blocks,
-        weight_bytes=weight_bytes,
-        copy_bytes=used_h * row_pitch if copies else 0,
+        channel_units=plan.groups.count if plan.groups.count > 1 else plan.blocks,
+        weight_bytes=plan.padded_vectors * lanes * plan.reduction.dots * DOT_BYTES,
+        copy_bytes=((spec.out_h - 1) * spec.stride[0] + spec.span_h) * plan.row_pitch if plan.copies_input else 0,
     )
-    return Conv2dPlan(reduction, groups, batch, tiling, vectors, blocks, rest, copies, bands, channel_parts, row_pitch)
+    return replace(plan, bands=bands, channel_parts=channel_parts)
+
+
+def make_plan(spec: Conv2dSpec, lanes: int, batch: int, vectors: int, tiling: Tiling) -> Conv2dPlan:
+    """Returns the plan with these tiles, in one chunk an image."""
+    groups = channel_groups(spec, lanes)
+    reduction = reduction_of(spec, groups)
+    copies = _copies_input(spec, reduction)
+    blocks, rest = _blocks(groups, vectors, lanes)
+    used_w = (spec.out_w - 1) * spec.stride[1] + spec.span_w
+    row_pitch = (used_w if copies else spec.in_w) * spec.in_channels
+    return Conv2dPlan(reduction, groups, batch, tiling, vectors, blocks, rest, copies, 1, 1, row_pitch)
+
+
+def tile_options(spec: Conv2dSpec, lanes: int, registers: int) -> list[tuple[int, int, Tiling]]:
+    """Returns every (batch, vectors per block, tiling) whose tiles fit the registers."""
+    groups = channel_groups(spec, lanes)
+    copies = _copies_input(spec, reduction_of(spec, groups))
+    pointwise = spec.kernel_h == spec.kernel_w == 1 and spec.stride == (1, 1)
+    options = []
+    for vectors in range(1, min(ceil_div(groups.out_channels, lanes), MAX_VECTORS) + 1):
+        # all accumulators, one row of weights and one broadcast activation are live together
+        max_pixels = (registers - 1 - vectors) // vectors
+        options += [(spec.batch, vectors, tiling) for tiling in row_tilings(spec.out_h, spec.out_w, max_pixels)]
+        if pointwise and not copies:
+            # without padding and stride the pixels of all images are one sequence
+            count = spec.batch * spec.out_h * spec.out_w
+            options += [(1, vectors, tiling) for tiling in flat_tilings(count, max_pixels)]
+    return options
+
+
+def _copies_input(spec: Conv2dSpec, reduction: Reduction) -> bool:
+    return any(spec.padding) or spec.in_dtype == "int8" or reduction.run < DOT_BYTES
+
+
+def _cost(spec: Conv2dSpec, lanes: int, batch: int, vectors: int, tiling: Tiling) -> tuple[float, int]:
+    """Returns (estimated cycles of a channel group, kinds of tiles)."""
+    groups = channel_groups(spec, lanes)
+    dots = reduction_of(spec, groups).dots
+    blocks, rest = _blocks(groups, vectors, lanes)
+    real = spec.requantize == "real"
+    cycles = 0.0
+    for pixels, count in tiling.shapes:
+        cycles += batch * count * blocks * tile_cycles(pixels, vectors, dots, real)
+        cycles += batch * count * tile_cycles(pixels, rest, dots, real) if rest else 0
+    kinds = len(tiling.shapes) * (2 if rest else 1)
+    # every kind of tile is its own code: half a percent for compile time and instruction cache
+    return cycles * (1 + 0.005 * kinds), kinds
 
 
 def _blocks(groups: ChannelGroups, vectors: int, lanes: int) -> tuple[int, int]:
     """Returns the full blocks of a group, and the vectors of the smaller or partly filled block after them."""
     blocks = groups.out_channels // (vectors * lanes)
     return blocks, ceil_div(groups.out_channels, lanes) - blocks * vectors
-
-
-def _best_tile(
-    spec: Conv2dSpec, groups: ChannelGroups, reduction: Reduction, copies: bool, lanes: int, registers: int
-) -> tuple[int, int, Tiling]:
-    """Returns (batch, vectors per block, tiling) with the least estimated time."""
-    pointwise = spec.kernel_h == spec.kernel_w == 1 and spec.stride == (1, 1)
-    real = spec.requantize == "real"
-    found: list[tuple[float, int, int, int, Tiling]] = []
-    for vectors in range(1, min(ceil_div(groups.out_channels, lanes), MAX_VECTORS) + 1):
-        # all accumulators, one row of weights and one broadcast activation are live together
-        max_pixels = (registers - 1 - vectors) // vectors
-        options = [(spec.batch, tiling) for tiling in row_tilings(spec.out_h, spec.out_w, max_pixels)]
-        if pointwise and not copies:
-            # without padding and stride the pixels of all images are one sequence
-            options += [(1, tiling) for tiling in flat_tilings(spec.batch * spec.out_h * spec.out_w, max_pixels)]
-        blocks, rest = _blocks(groups, vectors, lanes)
-        for batch, tiling in options:
-            cycles = 0.0
-            for pixels, count in tiling.shapes:
-                cycles += batch * count * blocks * tile_cycles(pixels, vectors, reduction.dots, real)
-                cycles += batch * count * tile_cycles(pixels, rest, reduction.dots, real) if rest else 0
-            kinds = len(tiling.shapes) * (2 if rest else 1)
-            # every kind of tile is its own code: half a percent for compile time and instruction cache
-            found.append((cycles * (1 + 0.005 * kinds), kinds, vectors, batch, tiling))
-    _, _, vectors, batch, tiling = min(found, key=lambda entry: entry[:4])
-    return batch, vectors, tiling

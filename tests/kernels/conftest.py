@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -15,6 +17,7 @@ from qtorch_relay.kernels.table import Kernel
 
 ALIGNMENT = 64
 CANARY = 0xA5
+PROT_NONE = 0
 
 
 def compile_kernel(kernel: Kernel, specs: Sequence[Any]) -> Any:
@@ -24,11 +27,16 @@ def compile_kernel(kernel: Kernel, specs: Sequence[Any]) -> Any:
 
 
 class Guarded:
-    """A tensor between guard bytes that must not change; its last byte is the last one before them."""
+    """A tensor between guard bytes that must not change, its end as near as alignment lets it to an unreadable page."""
 
     def __init__(self, array: np.ndarray) -> None:
-        self.memory = np.full(array.nbytes + 4 * ALIGNMENT, CANARY, np.uint8)
-        self.start = ALIGNMENT + (-self.memory.ctypes.data) % ALIGNMENT
+        pages = -(-(array.nbytes + 2 * ALIGNMENT) // mmap.PAGESIZE)
+        self._map = mmap.mmap(-1, (pages + 1) * mmap.PAGESIZE)
+        self.memory = np.frombuffer(self._map, np.uint8, pages * mmap.PAGESIZE)
+        fence = ctypes.c_void_p(self.memory.ctypes.data + self.memory.size)
+        assert ctypes.CDLL(None).mprotect(fence, mmap.PAGESIZE, PROT_NONE) == 0
+        self.memory[:] = CANARY
+        self.start = (self.memory.size - array.nbytes) // ALIGNMENT * ALIGNMENT
         self.end = self.start + array.nbytes
         self.array = self.memory[self.start : self.end].view(array.dtype).reshape(array.shape)
         self.array[...] = array
@@ -43,7 +51,7 @@ def run_guarded(function: Any, inputs: Sequence[np.ndarray], out: np.ndarray) ->
     """Returns the output of a compiled kernel; fails if it writes anywhere else, inputs included."""
     arguments = [Guarded(array) for array in (*inputs, out)]
     function(*(argument.tensor for argument in arguments))
-    for argument, before in zip(arguments, inputs, strict=False):
+    for argument, before in zip(arguments[:-1], inputs, strict=True):
         argument.check()
         assert argument.array.tobytes() == before.tobytes(), "wrote to an input"
     arguments[-1].check()

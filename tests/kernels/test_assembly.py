@@ -1,0 +1,62 @@
+"""What LLVM makes of the kernels: the inner loops are nothing but loads and dot products, and no sum is contracted."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from qtorch_relay.kernels.conv2d_plan import plan_conv2d
+from qtorch_relay.kernels.spec import Conv2dSpec
+from qtorch_relay.kernels.table import select
+
+ISA = "x86-avx512vnni"
+SHAPES = [
+    Conv2dSpec(1, 56, 56, 64, 64, 3, 3, padding=(1, 1, 1, 1)),
+    Conv2dSpec(1, 14, 14, 256, 256, 3, 3, padding=(1, 1, 1, 1)),
+    Conv2dSpec(1, 7, 7, 512, 512, 3, 3, padding=(1, 1, 1, 1)),
+    Conv2dSpec(1, 28, 28, 512, 128, 1, 1),
+    Conv2dSpec(1, 7, 7, 2048, 512, 1, 1),
+    Conv2dSpec(1, 17, 17, 768, 192, 1, 1),
+]
+
+
+def assembly(compile_specs, spec: Conv2dSpec) -> str:
+    return compile_specs(select(ISA, spec), [spec]).mod.inspect_source("asm")
+
+
+def inner_loops(text: str) -> list[list[str]]:
+    """Returns the instructions of every loop of one basic block that has dot products."""
+    found = []
+    for block in re.split(r"^(?=\.LBB\d+_\d+:)", text, flags=re.M)[1:]:
+        label = block[: block.index(":")]
+        code = [line.strip() for line in block.splitlines()[1:] if line.startswith("\t") and not line.startswith("\t.")]
+        jumps = [i for i, line in enumerate(code) if re.match(r"j\w+\s", line)]
+        if jumps and code[jumps[0]].split()[-1] == label and "vpdpbusd" in block:
+            found.append(code[: jumps[0]])
+    return found
+
+
+@pytest.mark.parametrize("spec", SHAPES, ids=lambda spec: f"{spec.in_h}x{spec.in_channels}-{spec.kernel_h}")
+def test_inner_loop_is_dot_products_without_spills(spec: Conv2dSpec, compile_specs) -> None:
+    plan = plan_conv2d(spec, 16, 32)
+    loops = inner_loops(assembly(compile_specs, spec))
+    assert loops
+    sizes = {pixels * plan.vectors for pixels, _ in plan.tiling.shapes}
+    for loop in loops:
+        dots = [line for line in loop if line.startswith("vpdpbusd")]
+        # LLVM may unroll a step
+        assert any(len(dots) % size == 0 for size in sizes)
+        assert all("%zmm" in line for line in dots)
+        assert not [line for line in loop if "%rsp" in line]
+        others = [line for line in loop if not re.match(r"vpdpbusd|vpbroadcastd|vmovdq|vmovup|vmovap", line)]
+        assert len(others) <= 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "contracts"), [("accumulator", False), ("real", False), ("fused", True)], ids=lambda value: str(value)
+)
+def test_products_and_sums_are_fused_only_where_the_formula_says_so(kind, contracts: bool, compile_specs) -> None:
+    for groups in (1, 64):
+        spec = Conv2dSpec(1, 7, 7, 64, 64, 3, 3, groups=groups, requantize=kind)
+        assert ("vfm" in assembly(compile_specs, spec)) == contracts
