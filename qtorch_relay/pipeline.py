@@ -86,6 +86,7 @@ def compile_imported(imported: ImportedModule, target: Any = "host", *, kernels:
         output_qparams=qparams or None,
         engine=str(imported.mod.attrs[ENGINE_ATTRIBUTE]) if ENGINE_ATTRIBUTE in imported.mod.attrs else None,
         report=report,
+        relax_pipeline=None,
     )
 
 
@@ -111,6 +112,8 @@ def lower(
         mod = generic_passes()(mod)
         # 4. Constants leave the code.
         mod, weights = lift_constants(mod)
+        # 5. Memory is planned, calls become those of the virtual machine.
+        mod = machine_passes()(mod)
     return mod, weights, report
 
 
@@ -119,12 +122,34 @@ def generic_passes() -> Any:
     return tvm.transform.Sequential(
         [
             relax.transform.EliminateCommonSubexpr(),
-            relax.transform.LegalizeOps(),
+            # a reshape of dense memory is a view, which the virtual machine makes without code
+            relax.transform.LegalizeOps(skip_ops=["relax.reshape"]),
             relax.transform.AnnotateTIROpPattern(),
             relax.transform.FoldConstant(),
             relax.transform.FuseOps(),
             relax.transform.FuseTIR(),
             relax.transform.DeadCodeElimination(),
+        ]
+    )
+
+
+def machine_passes() -> Any:
+    """TVM's passes from fused TIR functions to a program for its virtual machine, with one plan for all memory.
+
+    TVM's default list also looks for functions that only reshape; it cannot read the int8 kernels, and there are none.
+    """
+    return tvm.transform.Sequential(
+        [
+            relax.transform.ToNonDataflow(),
+            relax.transform.RemovePurityChecking(),
+            relax.transform.CallTIRRewrite(),
+            relax.transform.StaticPlanBlockMemory(),
+            relax.transform.LowerAllocTensor(),
+            relax.transform.KillAfterLastUse(),
+            relax.transform.LowerRuntimeBuiltin(),
+            relax.transform.ComputePrimValue(),
+            relax.transform.VMShapeLower(),
+            relax.transform.AttachGlobalSymbol(),
         ]
     )
 

@@ -19,6 +19,12 @@ def code_range(dtype: str) -> tuple[int, int]:
     return int(info.min), int(info.max)
 
 
+def is_identity(table: npt.NDArray[np.integer]) -> bool:
+    """Says whether a table of 256 codes, least code first, leaves every code as it is."""
+    low, high = code_range(str(table.dtype))
+    return bool((table == np.arange(low, high + 1)).all())
+
+
 def _check(dtype: str, scale: npt.ArrayLike, zero_point: npt.ArrayLike) -> None:
     if dtype not in CODE_DTYPES:
         raise UnsupportedQuantSchemeError(f"codes of dtype {dtype}; accepted are {', '.join(CODE_DTYPES)}")
@@ -28,7 +34,9 @@ def _check(dtype: str, scale: npt.ArrayLike, zero_point: npt.ArrayLike) -> None:
     low, high = code_range(dtype)
     points = np.asarray(zero_point)
     if not ((points >= low).all() and (points <= high).all()):
-        raise UnsupportedQuantSchemeError(f"zero point must lie in [{low}, {high}] for {dtype}, found {np.asarray(zero_point)}")
+        raise UnsupportedQuantSchemeError(
+            f"zero point must lie in [{low}, {high}] for {dtype}, found {np.asarray(zero_point)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,9 @@ class QuantizedTensor:
 
     def __post_init__(self) -> None:
         if str(self.codes.dtype) != self.qparams.dtype:
-            raise UnsupportedQuantSchemeError(f"codes are {self.codes.dtype}, their parameters say {self.qparams.dtype}")
+            raise UnsupportedQuantSchemeError(
+                f"codes are {self.codes.dtype}, their parameters say {self.qparams.dtype}"
+            )
         if isinstance(self.qparams, PerChannel):
             length = self.codes.shape[self.qparams.axis]
             if length != len(self.qparams.scales):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay._tvm import constant_array, is_constant
-from qtorch_relay.kernels import AccumulatorRequantize, RealRequantize
+from qtorch_relay.kernels import AccumulatorRequantize, Conv2dSpec, DenseSpec, RealRequantize
 from qtorch_relay.kernels.spec import CodeDtype
 from qtorch_relay.lowering.rebuild import op_name
 from qtorch_relay.qnn.op_def import Operands
@@ -32,6 +32,22 @@ class Program:
     def definition(self, var: Any) -> Any | None:
         """Returns the expression bound to a variable, None for a parameter."""
         return self._value.get(var)
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """One kernel in place of some bindings.
+
+    spec selects the kernel; inputs are expressions of the old function; pack_arguments go to the kernel's pack after
+    the spec.
+    result: the binding whose variable the kernel's output replaces. inner: bindings that are no longer computed.
+    """
+
+    spec: Any
+    inputs: tuple[Any, ...]
+    pack_arguments: tuple[Any, ...]
+    result: Any
+    inner: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -143,3 +159,49 @@ def _requantize_params(requantize: Operands, channels: int, clamp: Clamp) -> Acc
         clamp.low,
         clamp.high,
     )
+
+
+def match_conv2d(program: Program, binding: Any) -> KernelCall | str:
+    """qnn.conv2d of channels-last codes up to its output codes."""
+    found = match_requantized(program, binding)
+    if isinstance(found, str):
+        return found
+    operands = found.operands
+    attrs = operands.attrs
+    if attrs["data_layout"] != "NHWC":
+        return "its channels do not lie together in memory"
+    batch, height, width, channels = operands.shape("data")
+    weight = constant_array(operands["kernel"])
+    spec = Conv2dSpec(
+        batch,
+        height,
+        width,
+        channels,
+        weight.shape[0],
+        weight.shape[2],
+        weight.shape[3],
+        attrs["strides"],
+        attrs["padding"],
+        attrs["dilation"],
+        attrs["groups"],
+        found.in_dtype,
+        found.out_dtype,
+        found.params.kind,
+    )
+    packed = (weight, int(operands.scalar("input_zero_point")), found.params, found.bias_s32)
+    return KernelCall(spec, (operands["data"],), packed, found.result, found.inner)
+
+
+def match_dense(program: Program, binding: Any) -> KernelCall | str:
+    """qnn.dense of two dimensions up to its output codes."""
+    found = match_requantized(program, binding)
+    if isinstance(found, str):
+        return found
+    operands = found.operands
+    shape = operands.shape("data")
+    if len(shape) != 2:
+        return f"its data has {len(shape)} dimensions; kernels take 2"
+    weight = constant_array(operands["weight"])
+    spec = DenseSpec(shape[0], shape[1], weight.shape[0], found.in_dtype, found.out_dtype, found.params.kind)
+    packed = (weight, int(operands.scalar("input_zero_point")), found.params, found.bias_s32)
+    return KernelCall(spec, (operands["data"],), packed, found.result, found.inner)

@@ -7,29 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from qtorch_relay._tvm import Call, constant_array, relax
-from qtorch_relay.kernels import Conv2dSpec, DenseSpec, NoKernelError, select
-from qtorch_relay.lowering.match import Program, match_requantized
+from qtorch_relay._tvm import Call, relax
+from qtorch_relay.kernels import NoKernelError, select
+from qtorch_relay.lowering.match import KernelCall, Program, match_conv2d, match_dense
+from qtorch_relay.lowering.match_pointwise import (
+    match_add,
+    match_avg_pool2d,
+    match_dequantize,
+    match_lookup,
+    match_max_pool2d,
+    match_mul,
+    match_quantize,
+)
 from qtorch_relay.lowering.rebuild import bindings_of, op_name, rebuild_main, users_of
 from qtorch_relay.qnn.op_def import static_shape
 
 OPAQUE = 8  # TVM's kOpaque operator pattern: no generic pass fuses into or rewrites a kernel
-
-
-@dataclass(frozen=True)
-class KernelCall:
-    """One kernel in place of some bindings.
-
-    spec selects the kernel; inputs are expressions of the old function; pack_arguments go to the kernel's pack after
-    the spec.
-    result: the binding whose variable the kernel's output replaces. inner: bindings that are no longer computed.
-    """
-
-    spec: Any
-    inputs: tuple[Any, ...]
-    pack_arguments: tuple[Any, ...]
-    result: Any
-    inner: tuple[Any, ...]
 
 
 @dataclass
@@ -40,6 +33,7 @@ class SelectionReport:
     refused: list[tuple[str, str]] = field(default_factory=list)
 
 
+# (program, binding) -> the kernel call, a reason why not, or None if nothing is to be said
 Matcher = Callable[[Program, Any], KernelCall | str | None]
 
 
@@ -125,54 +119,14 @@ class _Emitter:
         return expr
 
 
-# ---- matchers: (program, binding) -> the kernel call, a reason why not, or None if nothing is to be said
-
-
-def _conv2d(program: Program, binding: Any) -> KernelCall | str | None:
-    found = match_requantized(program, binding)
-    if isinstance(found, str):
-        return found
-    operands = found.operands
-    attrs = operands.attrs
-    if attrs["data_layout"] != "NHWC":
-        return "its channels do not lie together in memory"
-    batch, height, width, channels = operands.shape("data")
-    weight = constant_array(operands["kernel"])
-    spec = Conv2dSpec(
-        batch,
-        height,
-        width,
-        channels,
-        weight.shape[0],
-        weight.shape[2],
-        weight.shape[3],
-        attrs["strides"],
-        attrs["padding"],
-        attrs["dilation"],
-        attrs["groups"],
-        found.in_dtype,
-        found.out_dtype,
-        found.params.kind,
-    )
-    packed = (weight, int(operands.scalar("input_zero_point")), found.params, found.bias_s32)
-    return KernelCall(spec, (operands["data"],), packed, found.result, found.inner)
-
-
-def _dense(program: Program, binding: Any) -> KernelCall | str | None:
-    found = match_requantized(program, binding)
-    if isinstance(found, str):
-        return found
-    operands = found.operands
-    shape = operands.shape("data")
-    if len(shape) != 2:
-        return f"its data has {len(shape)} dimensions; kernels take 2"
-    weight = constant_array(operands["weight"])
-    spec = DenseSpec(shape[0], shape[1], weight.shape[0], found.in_dtype, found.out_dtype, found.params.kind)
-    packed = (weight, int(operands.scalar("input_zero_point")), found.params, found.bias_s32)
-    return KernelCall(spec, (operands["data"],), packed, found.result, found.inner)
-
-
 MATCHERS: dict[str, Matcher] = {
-    "qnn.conv2d": _conv2d,
-    "qnn.dense": _dense,
+    "qnn.conv2d": match_conv2d,
+    "qnn.dense": match_dense,
+    "qnn.quantize": match_quantize,
+    "qnn.dequantize": match_dequantize,
+    "qnn.add": match_add,
+    "qnn.mul": match_mul,
+    "qnn.lookup": match_lookup,
+    "qnn.avg_pool2d": match_avg_pool2d,
+    "relax.nn.max_pool2d": match_max_pool2d,
 }

@@ -34,7 +34,9 @@ def test_all_layers_equal_pytorch(name: str, engine: str) -> None:
     reference = run_reference(captured, inputs)
     for kernels in (True, False):
         result = compare_captured(captured, reference, inputs, kernels=kernels)
-        differing = [(layer.op, layer.differing, layer.largest_difference) for layer in result.layers if layer.differing]
+        differing = [
+            (layer.op, layer.differing, layer.largest_difference) for layer in result.layers if layer.differing
+        ]
         assert differing == [], f"kernels={kernels}"
         assert all(layer.differing == 0 for layer in result.outputs)
         assert len(result.layers) > len(captured.graph.inputs)

@@ -12,7 +12,7 @@ from qtorch_relay.frontend.ops.accumulator import clamp_below_zero
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 from qtorch_relay.qnn import lookup
-from qtorch_relay.qparams import code_range
+from qtorch_relay.qparams import is_identity
 
 
 @converter("aten::relu", "aten::relu_", lowering="maximum with the zero point")
@@ -65,7 +65,7 @@ def _table(context: ImportContext, node: Node, tensor_name: str) -> QuantizedVal
     others = {name: context.argument(node, name) for name in node.args if name != tensor_name}
     table = unary_table(node.op, others, value.qparams, context.engine)
     function = node.name.split("::")[1].rstrip("_")
-    if table.output_qparams == value.qparams and _is_identity(table.codes, value.qparams.dtype):
+    if table.output_qparams == value.qparams and is_identity(table.codes):
         return value
     expr = lookup(
         value.expr,
@@ -77,8 +77,3 @@ def _table(context: ImportContext, node: Node, tensor_name: str) -> QuantizedVal
         function,
     )
     return QuantizedValue(context.emit(expr, node.scope or function), table.output_qparams)
-
-
-def _is_identity(codes: np.ndarray[tuple[int], np.dtype[np.integer]], dtype: str) -> bool:
-    low, high = code_range(dtype)
-    return bool((codes == np.arange(low, high + 1)).all())

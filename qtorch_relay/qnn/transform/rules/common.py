@@ -17,7 +17,7 @@ import numpy as np
 
 from qtorch_relay._tvm import constant_array, is_constant, relax
 from qtorch_relay.qnn.op_def import Expr, Operands
-from qtorch_relay.qparams import code_range
+from qtorch_relay.qparams import code_range, is_identity
 
 Rule = Callable[[Operands], Expr]
 RULES: dict[str, Rule] = {}
@@ -164,9 +164,9 @@ def rank_and_axis(operands: Operands, name: str = "data") -> tuple[int, int]:
 
 def look_up(data: Expr, table: np.ndarray[Any, Any]) -> Expr:
     """Returns table[data - least code] for 8-bit codes; a table that changes nothing costs nothing."""
-    low, high = code_range(str(data.ty.dtype))
-    if (table == np.arange(low, high + 1)).all() and str(table.dtype) == str(data.ty.dtype):
+    if str(table.dtype) == str(data.ty.dtype) and is_identity(table):
         return data
+    low, _ = code_range(str(data.ty.dtype))
     index = cast(data, "int32")
     if low:
         index = relax.op.subtract(index, constant(low, "int32"))

@@ -1,0 +1,157 @@
+"""What one kernel can do among quantize, dequantize, add, mul, lookup and pools, with a clamp of the codes after it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from qtorch_relay.kernels import (
+    AddSpec,
+    AvgPool2dSpec,
+    DequantizeSpec,
+    FixedAddSpec,
+    LookupSpec,
+    MaxPool2dSpec,
+    MulSpec,
+    QuantizeSpec,
+)
+from qtorch_relay.lowering.match import KernelCall, Program, code_dtype, follow_clamp
+from qtorch_relay.lowering.rebuild import op_name
+from qtorch_relay.qnn.conv import four_paddings
+from qtorch_relay.qnn.op_def import Operands, static_shape
+from qtorch_relay.qparams import PerTensor
+
+
+def _qparams(operands: Operands, side: str, dtype: str) -> PerTensor:
+    scale, zero_point = operands.scalar(f"{side}_scale"), operands.scalar(f"{side}_zero_point")
+    return PerTensor(float(scale), int(zero_point), dtype)
+
+
+def _is_per_tensor(operands: Operands, side: str) -> bool:
+    return operands.constant(f"{side}_scale").size == 1 and operands.constant(f"{side}_zero_point").size == 1
+
+
+def match_quantize(program: Program, binding: Any) -> KernelCall | str:
+    """qnn.quantize, together with the permutation to channels-last if that is all that reads it."""
+    operands = Operands(binding.value)
+    if not _is_per_tensor(operands, "output"):
+        return "its scales are per channel"
+    dtype = code_dtype(operands.attrs["out_dtype"])
+    user = program.only_user(binding.var)
+    permuted = user is not None and op_name(user.value) == "relax.permute_dims" and _is_to_channels_last(user.value)
+    spec = QuantizeSpec(operands.shape("data"), dtype, channels_last=permuted)
+    packed = (_qparams(operands, "output", dtype),)
+    if permuted:
+        return KernelCall(spec, (operands["data"],), packed, user, (binding,))
+    return KernelCall(spec, (operands["data"],), packed, binding, ())
+
+
+def _is_to_channels_last(call: Any) -> bool:
+    axes = call.attrs.axes
+    return axes is not None and [int(axis) for axis in axes] == [0, 2, 3, 1]
+
+
+def match_dequantize(program: Program, binding: Any) -> KernelCall | str:
+    """qnn.dequantize with one scale."""
+    operands = Operands(binding.value)
+    dtype = operands.dtype("data")
+    if not _is_per_tensor(operands, "input") or dtype == "int32":
+        return "its scales are per channel, or its codes int32"
+    spec = DequantizeSpec(operands.shape("data"), code_dtype(dtype))
+    return KernelCall(spec, (operands["data"],), (_qparams(operands, "input", dtype),), binding, ())
+
+
+def match_add(program: Program, binding: Any) -> KernelCall | str:
+    """qnn.add of one shape with PyTorch's arithmetic, and a clamp."""
+    operands = Operands(binding.value)
+    arithmetic = operands.attrs["arithmetic"]
+    kind = {"float32": AddSpec, "fixed_point": FixedAddSpec}.get(arithmetic)
+    if kind is None or operands.attrs["rounding"] != "TONEAREST_EVEN":
+        return f"it adds with arithmetic {arithmetic}, rounding {operands.attrs['rounding']}"
+    shape = operands.shape("lhs")
+    if operands.shape("rhs") != shape:
+        return f"its operands {shape} and {operands.shape('rhs')} broadcast"
+    return _binary(program, binding, operands, kind(shape, code_dtype(operands.dtype("lhs"))), ("lhs", "rhs"))
+
+
+def match_mul(program: Program, binding: Any) -> KernelCall | str:
+    """qnn.mul of one shape, or of a map with one number per channel on either side, and a clamp."""
+    operands = Operands(binding.value)
+    if operands.attrs["arithmetic"] != "float32" or operands.attrs["rounding"] != "TONEAREST_EVEN":
+        return f"it multiplies with arithmetic {operands.attrs['arithmetic']}, rounding {operands.attrs['rounding']}"
+    dtype = code_dtype(operands.dtype("lhs"))
+    for map_side, other in (("lhs", "rhs"), ("rhs", "lhs")):
+        shape, factor = operands.shape(map_side), operands.shape(other)
+        if shape == factor:
+            return _binary(program, binding, operands, MulSpec(shape, dtype), (map_side, other))
+        if len(shape) == 4 and factor == (shape[0], 1, 1, shape[3]):
+            # the product of codes and of scales does not depend on the order of the operands
+            return _binary(program, binding, operands, MulSpec(shape, dtype, per_channel=True), (map_side, other))
+    return f"its operands {operands.shape('lhs')} and {operands.shape('rhs')} broadcast in another way than by channel"
+
+
+def _binary(program: Program, binding: Any, operands: Operands, spec: Any, sides: tuple[str, str]) -> KernelCall:
+    dtype = operands.dtype("lhs")
+    clamp = follow_clamp(program, binding, dtype)
+    packed = (*(_qparams(operands, side, dtype) for side in (*sides, "output")), clamp.low, clamp.high)
+    return KernelCall(spec, tuple(operands[side] for side in sides), packed, clamp.result, clamp.inner)
+
+
+def match_lookup(program: Program, binding: Any) -> KernelCall:
+    """qnn.lookup."""
+    operands = Operands(binding.value)
+    spec = LookupSpec(operands.shape("data"), code_dtype(operands.dtype("data")), code_dtype(operands.dtype("table")))
+    return KernelCall(spec, (operands["data"],), (operands.constant("table"),), binding, ())
+
+
+def match_max_pool2d(program: Program, binding: Any) -> KernelCall | str | None:
+    """max_pool2d of channels-last codes."""
+    call = binding.value
+    data, attrs = call.args[0], call.attrs
+    dtype = str(data.ty.dtype)
+    if dtype not in ("uint8", "int8"):
+        return None
+    if str(attrs.layout) != "NHWC":
+        return "its channels do not lie together in memory"
+    batch, height, width, channels = static_shape(data)
+    spec = MaxPool2dSpec(
+        batch,
+        height,
+        width,
+        channels,
+        _pair(attrs.pool_size),
+        _pair(attrs.strides),
+        four_paddings([int(value) for value in attrs.padding]),
+        code_dtype(dtype),
+        _pair(attrs.dilation),
+        bool(attrs.ceil_mode),
+    )
+    return KernelCall(spec, (data,), (), binding, ())
+
+
+def match_avg_pool2d(program: Program, binding: Any) -> KernelCall | str:
+    """qnn.avg_pool2d of channels-last codes."""
+    operands = Operands(binding.value)
+    attrs = operands.attrs
+    if attrs["layout"] != "NHWC":
+        return "its channels do not lie together in memory"
+    batch, height, width, channels = operands.shape("data")
+    spec = AvgPool2dSpec(
+        batch,
+        height,
+        width,
+        channels,
+        attrs["pool_size"],
+        attrs["strides"],
+        attrs["padding"],
+        code_dtype(operands.dtype("data")),
+        arithmetic=attrs["arithmetic"],
+    )
+    factor: np.ndarray[Any, Any] = operands.constant("factor")
+    return KernelCall(spec, (operands["data"],), (factor, int(operands.scalar("input_zero_point"))), binding, ())
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    first, second = (int(value) for value in values)
+    return first, second
