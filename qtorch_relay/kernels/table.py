@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from qtorch_relay._tvm import PrimFunc
 from qtorch_relay.errors import QTorchRelayError
-from qtorch_relay.kernels import cases, reference
+from qtorch_relay.kernels import benchmarks, cases, reference
 from qtorch_relay.kernels.arguments import (
     Arguments,
     binary_arguments,
@@ -61,12 +61,14 @@ class NoKernelError(QTorchRelayError):
 class Kernel:
     """A row of the table.
 
+    name: op, types, codes of one dot product (outputs x lanes x products) or codes at once, ISA.
     why_not: returns why a spec is refused, or None if it is taken.
     build: returns the PrimFunc (inputs, constants, output last); a pure function of the spec.
     pack: returns the constants, in argument order, as numpy arrays.
     reference: returns the output as numpy, from the inputs and the same arguments as pack.
     arguments: returns random arguments (inputs, constants) from (spec, seed, extreme), for tests and benchmarks.
     cases: specs its tests run, tile boundaries and odd sizes among them.
+    benchmarks: specs whose speed is reported, layers of real models.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Kernel:
     reference: Callable[..., npt.NDArray[Any]]
     arguments: Callable[[Any, int, bool], Arguments]
     cases: tuple[Any, ...]
+    benchmarks: tuple[Any, ...]
 
 
 def _takes_all(spec: Any) -> str | None:
@@ -87,7 +90,7 @@ def _takes_all(spec: Any) -> str | None:
 
 KERNELS: tuple[Kernel, ...] = (
     Kernel(
-        name="dense_u8s8s32_14x32__x86_avx512vnni",
+        name="dense_u8s8s32_1x16x4__x86_avx512vnni",
         isa=avx512vnni.NAME,
         spec=DenseSpec,
         why_not=why_not_conv2d,
@@ -96,9 +99,10 @@ KERNELS: tuple[Kernel, ...] = (
         reference=reference.dense,
         arguments=matmul_arguments,
         cases=cases.DENSE,
+        benchmarks=benchmarks.DENSE,
     ),
     Kernel(
-        name="depthwise_u8s8s32_4x64__x86_avx512vnni",
+        name="depthwise_u8s8s32_1x16x4__x86_avx512vnni",
         isa=avx512vnni.NAME,
         spec=Conv2dSpec,
         why_not=why_not_depthwise,
@@ -107,9 +111,10 @@ KERNELS: tuple[Kernel, ...] = (
         reference=reference.conv2d,
         arguments=matmul_arguments,
         cases=cases.DEPTHWISE,
+        benchmarks=benchmarks.DEPTHWISE,
     ),
     Kernel(
-        name="conv2d_u8s8s32_14x32__x86_avx512vnni",
+        name="conv2d_u8s8s32_1x16x4__x86_avx512vnni",
         isa=avx512vnni.NAME,
         spec=Conv2dSpec,
         why_not=why_not_conv2d,
@@ -118,9 +123,10 @@ KERNELS: tuple[Kernel, ...] = (
         reference=reference.conv2d,
         arguments=matmul_arguments,
         cases=cases.CONV2D,
+        benchmarks=benchmarks.CONV2D,
     ),
     Kernel(
-        name="quantize_f32_64__x86_avx512vnni",
+        name="quantize_f32_x64__x86_avx512vnni",
         isa=avx512vnni.NAME,
         spec=QuantizeSpec,
         why_not=_takes_all,
@@ -129,9 +135,10 @@ KERNELS: tuple[Kernel, ...] = (
         reference=reference.quantize,
         arguments=quantize_arguments,
         cases=cases.QUANTIZE,
+        benchmarks=benchmarks.QUANTIZE,
     ),
     Kernel(
-        name="dequantize_f32_64__x86_avx512vnni",
+        name="dequantize_f32_x16__x86_avx512vnni",
         isa=avx512vnni.NAME,
         spec=DequantizeSpec,
         why_not=_takes_all,
@@ -140,9 +147,10 @@ KERNELS: tuple[Kernel, ...] = (
         reference=reference.dequantize,
         arguments=dequantize_arguments,
         cases=cases.DEQUANTIZE,
+        benchmarks=benchmarks.DEQUANTIZE,
     ),
     Kernel(
-        name="add_f32_64__x86_avx512vnni",
+        name="add_f32_x64__x86_avx512vnni",
         isa=avx512vnni.NAME,
         spec=AddSpec,
         why_not=_takes_all,
@@ -151,9 +159,10 @@ KERNELS: tuple[Kernel, ...] = (
         reference=reference.add,
         arguments=binary_arguments,
         cases=cases.ADD,
+        benchmarks=benchmarks.ADD,
     ),
     Kernel(
-        name="add_fixed_point_64__x86_avx512vnni",
+        name="add_fixed_point_x64__x86_avx512vnni",
         isa=avx512vnni.NAME,
         spec=FixedAddSpec,
         why_not=_takes_all,
@@ -162,9 +171,10 @@ KERNELS: tuple[Kernel, ...] = (
         reference=reference.fixed_add,
         arguments=binary_arguments,
         cases=cases.FIXED_ADD,
+        benchmarks=benchmarks.FIXED_ADD,
     ),
     Kernel(
-        name="mul_f32_64__x86_avx512vnni",
+        name="mul_f32_x64__x86_avx512vnni",
         isa=avx512vnni.NAME,
         spec=MulSpec,
         why_not=_takes_all,
@@ -173,9 +183,10 @@ KERNELS: tuple[Kernel, ...] = (
         reference=reference.mul,
         arguments=binary_arguments,
         cases=cases.MUL,
+        benchmarks=benchmarks.MUL,
     ),
     Kernel(
-        name="lookup_64__x86_avx512vnni",
+        name="lookup_x64__x86_avx512vnni",
         isa=avx512vnni.NAME,
         spec=LookupSpec,
         why_not=_takes_all,
@@ -184,9 +195,10 @@ KERNELS: tuple[Kernel, ...] = (
         reference=lookup_reference,
         arguments=lookup_arguments,
         cases=cases.LOOKUP,
+        benchmarks=benchmarks.LOOKUP,
     ),
     Kernel(
-        name="max_pool2d_64__x86_avx512vnni",
+        name="max_pool2d_x64__x86_avx512vnni",
         isa=avx512vnni.NAME,
         spec=MaxPool2dSpec,
         why_not=why_not_max_pool2d,
@@ -195,9 +207,10 @@ KERNELS: tuple[Kernel, ...] = (
         reference=max_pool2d_reference,
         arguments=pool_arguments,
         cases=cases.MAX_POOL2D,
+        benchmarks=benchmarks.MAX_POOL2D,
     ),
     Kernel(
-        name="avg_pool2d_64__x86_avx512vnni",
+        name="avg_pool2d_x64__x86_avx512vnni",
         isa=avx512vnni.NAME,
         spec=AvgPool2dSpec,
         why_not=why_not_avg_pool2d,
@@ -206,6 +219,7 @@ KERNELS: tuple[Kernel, ...] = (
         reference=avg_pool2d_reference,
         arguments=pool_arguments,
         cases=cases.AVG_POOL2D,
+        benchmarks=benchmarks.AVG_POOL2D,
     ),
 )
 """In order of preference: the first row that takes a spec is selected."""
