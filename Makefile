@@ -13,7 +13,7 @@ help:
 	@echo "make test    all tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make zoo     every layer of the eight torchvision networks against PyTorch, all engines (long)"
-	@echo "make bench   timings against PyTorch and ONNX Runtime"
+	@echo "make bench   timings beside PyTorch's engines"
 	@echo "make clean   remove .venv and caches"
 
 demo: $(INSTALLED)
