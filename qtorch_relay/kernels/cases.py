@@ -19,6 +19,12 @@ CONV2D = (
     Conv2dSpec(2, 7, 7, 16, 40, 1, 1),
     # windows: strides, dilation, one-sided padding, more padding than image
     Conv2dSpec(1, 9, 9, 3, 32, 7, 7, stride=(2, 2), padding=(3, 3, 3, 3)),
+    # rests of rows gathered into common dots
+    Conv2dSpec(2, 13, 11, 3, 64, 7, 7, stride=(2, 2), padding=(3, 3, 3, 3), requantize="real"),
+    Conv2dSpec(1, 11, 12, 3, 40, 3, 3, stride=(2, 2)),
+    Conv2dSpec(1, 8, 9, 2, 64, 4, 3, padding=(2, 1, 1, 1), dilation=(2, 1)),
+    Conv2dSpec(1, 6, 6, 1, 64, 5, 5, padding=(2, 2, 2, 2)),
+    Conv2dSpec(1, 30, 30, 3, 64, 3, 3, padding=(1, 1, 1, 1), in_dtype="int8"),
     Conv2dSpec(1, 9, 8, 5, 16, 3, 2, stride=(3, 1), padding=(0, 1, 2, 0)),
     Conv2dSpec(2, 8, 9, 17, 24, 3, 3, stride=(1, 2), padding=(2, 2, 2, 2), dilation=(2, 2)),
     Conv2dSpec(1, 8, 8, 12, 32, 3, 3, dilation=(1, 2)),

@@ -24,7 +24,7 @@ def pack_conv2d(
 ) -> list[npt.NDArray[Any]]:
     """Returns [weight s8, init s32, scales f32, codes s32] (+ factors f32 if "real"); see pack_requantize.
 
-    weight: OIHW codes; packed [group][block][row][segment][dot][vector][lane][4 bytes], zero where padded.
+    weight: OIHW codes; packed [group][block][dot][vector][lane][4 bytes], zero where padded.
     init: -zero_point * sum(weight) (+ bias_s32) for each lane, the accumulators' start.
     """
     plan = plan_conv2d(spec, isa.LANES, isa.REGISTERS)
@@ -87,7 +87,7 @@ def accumulator_start(
 
 
 def weight_dots(weight: Weight, reduction: Reduction) -> Weight:
-    """Returns OIHW weights as [O, rows, segments, dots, 4 bytes]."""
+    """Returns OIHW weights as [O, dots, 4 bytes]."""
     runs = weight.transpose(0, 2, 3, 1).reshape(len(weight), reduction.rows, reduction.segments, reduction.run)
     dots = np.zeros((*runs.shape[:3], len(reduction.offsets), DOT_BYTES), dtype=np.int8)
     used = 0
@@ -97,7 +97,12 @@ def weight_dots(weight: Weight, reduction: Reduction) -> Weight:
         part = runs[..., start : offset + DOT_BYTES]
         dots[..., index, start - offset : start - offset + part.shape[-1]] = part
         used = offset + DOT_BYTES
-    return dots
+    gathered = np.zeros((len(weight), len(reduction.gathered), DOT_BYTES), dtype=np.int8)
+    for index, rows in enumerate(reduction.gathered):
+        rests = runs[:, list(rows), 0, reduction.full_dots * DOT_BYTES :].reshape(len(weight), -1)
+        gathered[:, index, : rests.shape[1]] = rests
+    by_run = dots.reshape(len(weight), reduction.rows * reduction.segments * len(reduction.offsets), DOT_BYTES)
+    return np.concatenate([by_run, gathered], axis=1)
 
 
 def _merge_groups(spec: Conv2dSpec, plan: Conv2dPlan, weight: Weight) -> Weight:
@@ -113,6 +118,5 @@ def _merge_groups(spec: Conv2dSpec, plan: Conv2dPlan, weight: Weight) -> Weight:
 
 
 def _by_block(by_lane: Weight, vectors: int) -> Weight:
-    """Returns [vectors * lanes, row, segment, dot, 4] as flat [row][segment][dot][vector][lane][4]."""
-    shaped = by_lane.reshape(vectors, -1, *by_lane.shape[1:])
-    return shaped.transpose(2, 3, 4, 0, 1, 5).ravel()
+    """Returns [vectors * lanes, dot, 4] as flat [dot][vector][lane][4]."""
+    return by_lane.reshape(vectors, -1, *by_lane.shape[1:]).transpose(2, 0, 1, 3).ravel()

@@ -10,6 +10,9 @@ from qtorch_relay.kernels.spec import Conv2dSpec
 DOT_BYTES = 4
 """Activations one lane of a dot product consumes."""
 
+MAX_GATHERING_DOTS = 64
+"""Reductions of more dots gain too little from gathered rests: the first layers of networks have fewer."""
+
 MAX_VECTORS = 6
 """Most vectors of output channels in a register tile."""
 
@@ -18,13 +21,15 @@ MAX_VECTORS = 6
 class Reduction:
     """The products of one output as `rows * segments` runs of `run` contiguous input bytes.
 
-    run is cut into dots of 4 bytes. A rest that is no multiple of 4 is read as the last 4 bytes of the run, with zero
-    weights for the bytes already used, so nothing is read past the run; only runs under 4 bytes read past it.
+    run is cut into dots of 4 bytes. A rest of 1 to 3 bytes is read as the last 4 bytes of the run, with zero weights
+    for the bytes already used, so nothing is read past the run; only runs under 4 bytes read past it. If gathers, the
+    rests of several rows are first put side by side, one dot for them all.
     """
 
     rows: int
     segments: int
     run: int
+    gathers: bool = False
 
     @property
     def full_dots(self) -> int:
@@ -32,20 +37,33 @@ class Reduction:
         return self.run // DOT_BYTES
 
     @property
+    def rest(self) -> int:
+        """Bytes of a run after its full dots."""
+        return self.run % DOT_BYTES
+
+    @property
     def last_offset(self) -> int | None:
-        """Offset of the dot that covers the rest, or None if there is no rest."""
-        return max(self.run - DOT_BYTES, 0) if self.run % DOT_BYTES else None
+        """Offset of the dot that covers the rest, or None if there is no such dot."""
+        return max(self.run - DOT_BYTES, 0) if self.rest and not self.gathers else None
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """Offsets of all dots within a run."""
+        """Offsets of the dots within a run."""
         full = tuple(range(0, self.full_dots * DOT_BYTES, DOT_BYTES))
         return full if self.last_offset is None else (*full, self.last_offset)
 
     @property
+    def gathered(self) -> tuple[tuple[int, ...], ...]:
+        """The rows of each dot of gathered rests."""
+        if not self.gathers:
+            return ()
+        count = DOT_BYTES // self.rest
+        return tuple(tuple(range(row, min(row + count, self.rows))) for row in range(0, self.rows, count))
+
+    @property
     def dots(self) -> int:
-        """Dots of the whole reduction."""
-        return self.rows * self.segments * len(self.offsets)
+        """Dots of the whole reduction: run after run, then the gathered ones."""
+        return self.rows * self.segments * len(self.offsets) + len(self.gathered)
 
 
 @dataclass(frozen=True)
@@ -113,9 +131,15 @@ def channel_groups(spec: Conv2dSpec, lanes: int) -> ChannelGroups:
 
 def reduction_of(spec: Conv2dSpec, groups: ChannelGroups) -> Reduction:
     """Returns the reduction; a kernel row over all channels without dilation is one contiguous run in NHWC."""
-    if groups.count == 1 and spec.dilation[1] == 1:
-        return Reduction(spec.kernel_h, 1, spec.kernel_w * spec.in_channels)
-    return Reduction(spec.kernel_h, spec.kernel_w, groups.in_channels)
+    if groups.count > 1 or spec.dilation[1] != 1:
+        return Reduction(spec.kernel_h, spec.kernel_w, groups.in_channels)
+    plain = Reduction(spec.kernel_h, 1, spec.kernel_w * spec.in_channels)
+    if plain.rest not in (1, 2) or plain.rows == 1:
+        return plain
+    gathering = replace(plain, gathers=True)
+    # gathering a dot takes about 3 cycles, a dot of a vector of channels 1
+    saved = (plain.dots - gathering.dots) * (spec.out_channels // 16)
+    return gathering if saved > 3 * len(gathering.gathered) and plain.dots < MAX_GATHERING_DOTS else plain
 
 
 def plan_conv2d(spec: Conv2dSpec, lanes: int, registers: int) -> Conv2dPlan:

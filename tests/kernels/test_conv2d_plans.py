@@ -15,7 +15,7 @@ from qtorch_relay.kernels.table import KERNELS, Kernel, select
 LANES, REGISTERS = 16, 32
 PADDED = Conv2dSpec(2, 8, 4, 6, 104, 3, 3, padding=(1, 0, 1, 2))
 DIRECT = Conv2dSpec(2, 5, 7, 6, 104, 2, 3)
-POINTWISE = Conv2dSpec(2, 5, 7, 6, 104, 1, 1)
+POINTWISE = Conv2dSpec(1, 5, 7, 6, 104, 1, 1)
 GROUPED = Conv2dSpec(1, 5, 7, 12, 120, 3, 3, padding=(1, 1, 1, 1), groups=3, requantize="real")
 
 

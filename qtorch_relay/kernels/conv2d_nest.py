@@ -1,0 +1,271 @@
+"""The loop nest of convolutions and dense layers around an ISA's tile operations."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from qtorch_relay._tvm import T
+from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan
+from qtorch_relay.kernels.requantize import Epilogue
+from qtorch_relay.kernels.spec import Conv2dSpec
+from qtorch_relay.kernels.tir import Buffer, Expr, as_u8, get, load, put, registers, scratch, store
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One iteration of the parallel loop: pixel groups first..last of an image, read from source at origin.
+
+    rests: the gathered rests of the runs, [output row of the chunk][dot][output column][4], or None.
+    """
+
+    image: Expr
+    band: Expr
+    first: Expr
+    last: Expr
+    source: Buffer
+    origin: Expr
+    rests: Buffer | None
+
+
+@dataclass(frozen=True)
+class Block:
+    """Output channels computed together: `channels` of them from out_channel on, `vectors` vectors from lane on."""
+
+    group: Expr
+    lane: Expr
+    out_channel: Expr
+    vectors: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Conv2dNest:
+    """Emits the loops of one convolution: chunks, channel groups, blocks, pixel groups, tiles."""
+
+    spec: Conv2dSpec
+    plan: Conv2dPlan
+    isa: Any
+    x: Buffer
+    weight: Buffer
+    init: Buffer
+    epilogue: Epilogue
+    out: Buffer
+
+    def emit(self) -> None:
+        """Emits images x bands x parts of the channels as one loop."""
+        plan = self.plan
+        loop = T.parallel if plan.chunks > 1 else T.serial
+        with loop(0, plan.chunks) as index:
+            image = T.bind(index // (plan.bands * plan.channel_parts))
+            band = T.bind(index // plan.channel_parts % plan.bands)
+            part = T.bind(index % plan.channel_parts)
+            first, last = (T.bind(_start(band + i, plan.bands, plan.tiling.groups)) for i in (0, 1))
+            rows = self._out_rows(band, first, last)
+            source, origin = self._input(image, first, rows)
+            rests = self._gather(source, origin, rows) if plan.reduction.gathers else None
+            chunk = Chunk(image, band, first, last, source, origin, rests)
+            if plan.groups.count == 1:
+                first_block, end_block = (_start(part + i, plan.channel_parts, plan.blocks) for i in (0, 1))
+                self._blocks(chunk, T.int32(0), first_block, end_block, _is_last(part, plan.channel_parts))
+            else:
+                with T.serial(*(_start(part + i, plan.channel_parts, plan.groups.count) for i in (0, 1))) as group:
+                    self._blocks(chunk, group, 0, plan.blocks, None)
+
+    def _blocks(self, chunk: Chunk, group: Expr, first: Expr, end: Expr, with_rest: Expr | None) -> None:
+        """Emits these full blocks of a channel group, then the rest (under a condition, if any)."""
+        plan, lanes = self.plan, self.isa.LANES
+
+        def block(index: Expr, vectors: int, channels: int) -> Block:
+            lane = T.bind((group * plan.group_vectors + index * plan.vectors) * lanes)
+            out_channel = T.bind(group * plan.groups.out_channels + index * (plan.vectors * lanes))
+            return Block(group, lane, out_channel, vectors, channels)
+
+        if plan.blocks:
+            with T.serial(first, end) as index:
+                self._block(chunk, block(index, plan.vectors, plan.vectors * lanes))
+        if plan.rest_vectors:
+            channels = plan.groups.out_channels - plan.blocks * plan.vectors * lanes
+            _when(with_rest, lambda: self._block(chunk, block(plan.blocks, plan.rest_vectors, channels)))
+
+    def _out_rows(self, band: Expr, first: Expr, last: Expr) -> Expr:
+        """Returns the number of output rows of a chunk."""
+        tiling = self.plan.tiling
+        rows = (last - first) * tiling.tile_h
+        if tiling.last:
+            rows += T.if_then_else(band == self.plan.bands - 1, tiling.last[0], 0)
+        return T.bind(rows)
+
+    @property
+    def _most_rows(self) -> int:
+        """Most output rows of a chunk."""
+        tiling = self.plan.tiling
+        return -(-tiling.groups // self.plan.bands) * tiling.tile_h + (tiling.last[0] if tiling.last else 0)
+
+    def _input(self, image: Expr, first: Expr, rows: Expr) -> tuple[Buffer, Expr]:
+        """Returns the buffer the reduction reads and the offset of the first input row of pixel group `first`."""
+        spec, plan = self.spec, self.plan
+        image_start = image * (spec.in_h * spec.in_w * spec.in_channels) if not plan.tiling.flat else 0
+        if not plan.copies_input:
+            return self.x, T.bind(image_start + first * self._group_in())
+        in_rows = (self._most_rows - 1) * spec.stride[0] + spec.span_h
+        # runs under 4 bytes are read as 4
+        padded = scratch(in_rows * plan.row_pitch + DOT_BYTES, "uint8")
+        top = T.bind(first * (plan.tiling.tile_h * spec.stride[0]) - spec.padding[0])
+        with T.serial(0, (rows - 1) * spec.stride[0] + spec.span_h) as row:
+            self._copy_row(padded, row, image_start, top + row)
+        return padded, T.int32(0)
+
+    def _gather(self, source: Buffer, origin: Expr, rows: Expr) -> Buffer:
+        """Returns the rests of the runs of all output pixels of a chunk, those of a dot side by side."""
+        spec, plan, reduction = self.spec, self.plan, self.plan.reduction
+        dots = len(reduction.gathered)
+        rests = scratch(self._most_rows * dots * spec.out_w * DOT_BYTES, "uint8")
+        with T.serial(0, rows) as row, T.serial(0, spec.out_w) as column:
+            pixel = row * (spec.stride[0] * plan.row_pitch) + column * (spec.stride[1] * spec.in_channels)
+            start = T.bind(origin + pixel + reduction.full_dots * DOT_BYTES)
+            for index, kernel_rows in enumerate(reduction.gathered):
+                code = T.int32(0)
+                places = itertools.product(kernel_rows, range(reduction.rest))
+                for shift, (kernel_row, byte) in zip(range(0, 32, 8), places, strict=False):
+                    value = load(source, start + kernel_row * (spec.dilation[0] * plan.row_pitch) + byte, 1)
+                    code = T.bitwise_or(code, T.shift_left(T.Cast("int32", value), T.int32(shift)))
+                address = ((row * dots + index) * spec.out_w + column) * DOT_BYTES
+                store(rests, T.reinterpret("uint8x4", code), address, DOT_BYTES)
+        return rests
+
+    def _copy_row(self, padded: Buffer, row: Expr, image_start: Expr, in_row: Expr) -> None:
+        """Copies one input row as u8 between columns of the zero point; rows outside the image are all zero point."""
+        spec, plan = self.spec, self.plan
+        left = min(spec.padding[1] * spec.in_channels, plan.row_pitch)
+        middle = min(spec.in_w * spec.in_channels, plan.row_pitch - left)
+        start = T.bind(row * plan.row_pitch)
+
+        def fill(offset: int, size: int) -> None:
+            if size > 0:
+                with T.serial(0, size) as i:
+                    store(padded, self.epilogue.in_zero_point, start + offset + i, 1)
+
+        with T.If(T.And(in_row >= 0, in_row < spec.in_h)):
+            with T.Then():
+                fill(0, left)
+                if middle > 0:
+                    source = T.bind(image_start + in_row * (spec.in_w * spec.in_channels))
+                    with T.serial(0, middle) as i:
+                        store(padded, as_u8(self.x[source + i]), start + left + i, 1)
+                fill(left + middle, plan.row_pitch - left - middle)
+            with T.Else():
+                fill(0, plan.row_pitch)
+
+    def _group_in(self) -> int:
+        """Input bytes from one pixel group to the next."""
+        tiling, spec = self.plan.tiling, self.spec
+        if tiling.flat:
+            return tiling.tile_w * spec.in_channels
+        return tiling.tile_h * spec.stride[0] * self.plan.row_pitch
+
+    def _block(self, chunk: Chunk, block: Block) -> None:
+        """Emits all pixels of a chunk for one block of output channels."""
+        spec, plan, tiling = self.spec, self.plan, self.plan.tiling
+        image_out = chunk.image * (spec.out_h * spec.out_w) if not tiling.flat else 0
+        group_pixels = tiling.tile_w if tiling.flat else tiling.tile_h * spec.out_w
+        tile_in = tiling.tile_w * spec.stride[1] * spec.in_channels
+        origin = T.bind(chunk.origin + block.group * plan.groups.in_channels)
+
+        def tile(group: Expr, index: Expr, shape: tuple[int, int]) -> None:
+            in_start = T.bind(origin + (group - chunk.first) * self._group_in() + index * tile_in)
+            pixel = image_out + group * group_pixels + index * tiling.tile_w
+            rest_pixel = (group - chunk.first) * (tiling.tile_h * len(plan.reduction.gathered) * spec.out_w)
+            rest_start = (rest_pixel + index * tiling.tile_w) * DOT_BYTES
+            out_start = T.bind(pixel * spec.out_channels + block.out_channel)
+            self._tile(chunk, in_start, rest_start, block, out_start, shape)
+
+        with T.serial(chunk.first, chunk.last) as group:
+            if tiling.tiles > 1:
+                with T.serial(0, tiling.tiles) as index:
+                    tile(group, index, (tiling.tile_h, tiling.tile_w))
+            else:
+                tile(group, 0, (tiling.tile_h, tiling.tile_w))
+            if tiling.column_rest:
+                tile(group, tiling.tiles, (tiling.tile_h, tiling.column_rest))
+        if tiling.last is not None:
+            shape = tiling.last
+            _when(_is_last(chunk.band, plan.bands), lambda: tile(tiling.groups, 0, shape))
+
+    def _tile(
+        self, chunk: Chunk, in_start: Expr, rest_start: Expr, block: Block, out_start: Expr, shape: tuple[int, int]
+    ) -> None:
+        """Emits one register tile: rows outer and columns inner, so that one broadcast and one row of weights live."""
+        spec, plan, isa = self.spec, self.plan, self.isa
+        pixels = [(row, column) for row in range(shape[0]) for column in range(shape[1])]
+        row_in, column_in = spec.stride[0] * plan.row_pitch, spec.stride[1] * spec.in_channels
+        in_offsets = [row * row_in + column * column_in for row, column in pixels]
+        accumulators = [registers(block.vectors, "int32x16") for _ in pixels]
+        for j in range(block.vectors):
+            start = T.bind(load(self.init, block.lane + j * isa.LANES, isa.LANES))
+            for accumulator in accumulators:
+                put(accumulator[j], start)
+
+        vector_bytes = isa.LANES * DOT_BYTES
+        dot_weights = block.vectors * vector_bytes
+
+        def dots(source: Buffer, run: Expr, offsets: list[int], run_weights: Expr) -> None:
+            s8 = [T.bind(load(self.weight, run_weights + j * vector_bytes, vector_bytes)) for j in range(block.vectors)]
+            for offset, accumulator in zip(offsets, accumulators, strict=True):
+                u8 = T.bind(isa.activations(source, run + offset))
+                for j in range(block.vectors):
+                    put(accumulator[j], isa.dot(get(accumulator[j]), u8, s8[j]))
+
+        reduction = plan.reduction
+        weights = T.bind(block.lane * (reduction.dots * DOT_BYTES))
+        with _loop(reduction.rows) as row, _loop(reduction.segments) as segment:
+            run_index = row * reduction.segments + segment
+            run_weights = T.bind(weights + run_index * (len(reduction.offsets) * dot_weights))
+            segment_in = spec.dilation[1] * spec.in_channels
+            run = T.bind(in_start + row * (spec.dilation[0] * plan.row_pitch) + segment * segment_in)
+            with _loop(reduction.full_dots) as step:
+                dots(chunk.source, run + step * DOT_BYTES, in_offsets, run_weights + step * dot_weights)
+            if reduction.last_offset is not None:
+                last_weights = run_weights + reduction.full_dots * dot_weights
+                dots(chunk.source, run + reduction.last_offset, in_offsets, last_weights)
+        gathered = len(reduction.gathered)
+        rest_offsets = [(row * gathered * spec.out_w + column) * DOT_BYTES for row, column in pixels]
+        for index in range(gathered):
+            rest_weights = weights + (reduction.dots - gathered + index) * dot_weights
+            dots(chunk.rests, rest_start + index * spec.out_w * DOT_BYTES, rest_offsets, rest_weights)
+
+        values = [[get(variable) for variable in accumulator] for accumulator in accumulators]
+        addresses = [out_start + (row * spec.out_w + column) * spec.out_channels for row, column in pixels]
+        self.epilogue.emit(values, block.lane, self.out, addresses, block.channels)
+
+
+def _start(index: Expr, parts: int, total: int) -> Expr:
+    """Returns where part `index` of `total` things cut into `parts` nearly equal parts starts."""
+    return index * total // parts if parts > 1 else index * total
+
+
+def _is_last(index: Expr, parts: int) -> Expr | None:
+    """Returns whether an index is the last one, None where there is only one."""
+    return index == parts - 1 if parts > 1 else None
+
+
+def _when(condition: Expr | None, emit: Callable[[], None]) -> None:
+    """Emits statements under a condition, or always where it is None."""
+    if condition is None:
+        emit()
+        return
+    with T.If(condition), T.Then():
+        emit()
+
+
+@contextmanager
+def _loop(extent: int) -> Iterator[Expr]:
+    """A serial loop, or nothing around a single iteration."""
+    if extent == 1:
+        yield T.int32(0)
+        return
+    with T.serial(0, extent) as index:
+        yield index
