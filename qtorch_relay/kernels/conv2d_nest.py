@@ -12,7 +12,12 @@ from qtorch_relay._tvm import T
 from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan
 from qtorch_relay.kernels.requantize import Epilogue
 from qtorch_relay.kernels.spec import Conv2dSpec
-from qtorch_relay.kernels.tir import Buffer, Expr, as_u8, get, load, put, registers, scratch, store
+from qtorch_relay.kernels.tir import Buffer, Expr, as_u8, get, load, prefetch, put, registers, scratch, store
+
+CACHE_LINE = 64
+
+MIN_PREFETCHED_BYTES = 16 << 10
+"""Weights of a block from which on the next block's are prefetched."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,17 @@ class Block:
     out_channel: Expr
     vectors: int
     channels: int
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A register tile of output pixels: where it reads and writes, its number in the chunk, its rows and columns."""
+
+    in_start: Expr
+    rest_start: Expr
+    out_start: Expr
+    number: Expr
+    shape: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -181,7 +197,8 @@ class Conv2dNest:
             rest_pixel = (group - chunk.first) * (tiling.tile_h * len(plan.reduction.gathered) * spec.out_w)
             rest_start = (rest_pixel + index * tiling.tile_w) * DOT_BYTES
             out_start = T.bind(pixel * spec.out_channels + block.out_channel)
-            self._tile(chunk, in_start, rest_start, block, out_start, shape)
+            number = T.bind((group - chunk.first) * plan.tiling.tiles_per_group + index)
+            self._tile(chunk, _Tile(in_start, rest_start, out_start, number, shape), block)
 
         with T.serial(chunk.first, chunk.last) as group:
             if tiling.tiles > 1:
@@ -195,12 +212,10 @@ class Conv2dNest:
             shape = tiling.last
             _when(_is_last(chunk.band, plan.bands), lambda: tile(tiling.groups, 0, shape))
 
-    def _tile(
-        self, chunk: Chunk, in_start: Expr, rest_start: Expr, block: Block, out_start: Expr, shape: tuple[int, int]
-    ) -> None:
+    def _tile(self, chunk: Chunk, tile: _Tile, block: Block) -> None:
         """Emits one register tile: rows outer and columns inner, so that one broadcast and one row of weights live."""
         spec, plan, isa = self.spec, self.plan, self.isa
-        pixels = [(row, column) for row in range(shape[0]) for column in range(shape[1])]
+        pixels = [(row, column) for row in range(tile.shape[0]) for column in range(tile.shape[1])]
         row_in, column_in = spec.stride[0] * plan.row_pitch, spec.stride[1] * spec.in_channels
         in_offsets = [row * row_in + column * column_in for row, column in pixels]
         accumulators = [registers(block.vectors, "int32x16") for _ in pixels]
@@ -225,8 +240,9 @@ class Conv2dNest:
             run_index = row * reduction.segments + segment
             run_weights = T.bind(weights + run_index * (len(reduction.offsets) * dot_weights))
             segment_in = spec.dilation[1] * spec.in_channels
-            run = T.bind(in_start + row * (spec.dilation[0] * plan.row_pitch) + segment * segment_in)
+            run = T.bind(tile.in_start + row * (spec.dilation[0] * plan.row_pitch) + segment * segment_in)
             with _loop(reduction.full_dots) as step:
+                self._prefetch_next_block(block, weights, tile.number, run_index * len(reduction.offsets) + step)
                 dots(chunk.source, run + step * DOT_BYTES, in_offsets, run_weights + step * dot_weights)
             if reduction.last_offset is not None:
                 last_weights = run_weights + reduction.full_dots * dot_weights
@@ -235,11 +251,25 @@ class Conv2dNest:
         rest_offsets = [(row * gathered * spec.out_w + column) * DOT_BYTES for row, column in pixels]
         for index in range(gathered):
             rest_weights = weights + (reduction.dots - gathered + index) * dot_weights
-            dots(chunk.rests, rest_start + index * spec.out_w * DOT_BYTES, rest_offsets, rest_weights)
+            dots(chunk.rests, tile.rest_start + index * spec.out_w * DOT_BYTES, rest_offsets, rest_weights)
 
         values = [[get(variable) for variable in accumulator] for accumulator in accumulators]
-        addresses = [out_start + (row * spec.out_w + column) * spec.out_channels for row, column in pixels]
+        addresses = [tile.out_start + (row * spec.out_w + column) * spec.out_channels for row, column in pixels]
         self.epilogue.emit(values, block.lane, self.out, addresses, block.channels)
+
+    def _prefetch_next_block(self, block: Block, weights: Expr, tile: Expr, dot: Expr) -> None:
+        """Fetches a line of the next block's weights at each dot, so that all are there when this block is done.
+
+        The dots of all tiles are counted and fetch every 2^n-th time another line, so n fits the number of tiles.
+        """
+        plan = self.plan
+        lines = plan.reduction.dots * block.vectors
+        if plan.blocks < 2 or lines * CACHE_LINE < MIN_PREFETCHED_BYTES:
+            return
+        tiles = plan.max_tiles_per_chunk
+        slower = max((tiles // block.vectors).bit_length() - 1, 0)
+        line = T.shift_right(tile * plan.reduction.dots + dot, T.int32(slower))
+        prefetch(self.weight, weights + (lines + line) * CACHE_LINE)
 
 
 def _start(index: Expr, parts: int, total: int) -> Expr:

@@ -115,6 +115,11 @@ class Conv2dPlan:
         return self.groups.count * self.group_vectors
 
     @property
+    def max_tiles_per_chunk(self) -> int:
+        """Most tiles of a chunk, but for the last one."""
+        return ceil_div(self.tiling.groups, self.bands) * self.tiling.tiles_per_group
+
+    @property
     def chunks(self) -> int:
         """Iterations of the parallel loop."""
         return self.batch * self.bands * self.channel_parts

@@ -34,6 +34,11 @@ class Tiling:
     flat: bool = False
 
     @property
+    def tiles_per_group(self) -> int:
+        """Tiles of a group, the rest of the columns included."""
+        return self.tiles + bool(self.column_rest)
+
+    @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
         """(pixels, how often) of every kind of tile in an image."""
         kinds = [(self.tile_h * self.tile_w, self.groups * self.tiles)]

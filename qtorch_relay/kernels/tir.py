@@ -96,6 +96,12 @@ def rounded_product(a: Expr, b: Expr) -> Expr:
     return intrinsic(str(a.ty.dtype), "llvm.arithmetic.fence", a * b)
 
 
+def prefetch(buffer: Buffer, index: Expr) -> None:
+    """Asks for the cache line of an element in the second-level cache; the index may lie past the end."""
+    read, second_level, data = T.int32(0), T.int32(2), T.int32(1)
+    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(buffer[index]), read, second_level, data))
+
+
 def scratch(size: int, dtype: str) -> Buffer:
     """Allocates uninitialized memory for the innermost parallel iteration."""
     return T.alloc_buffer((size,), dtype, scope="global")

@@ -50,7 +50,8 @@ def test_inner_loop_is_dot_products_without_spills(spec: Conv2dSpec, compile_spe
         assert all("%zmm" in line for line in dots)
         assert not [line for line in loop if "%rsp" in line]
         others = [line for line in loop if not re.match(r"vpdpbusd|vpbroadcastd|vmovdq|vmovup|vmovap", line)]
-        assert len(others) <= 4
+        # counting, and the address of a prefetch
+        assert len(others) <= 8
 
 
 @pytest.mark.parametrize(
