@@ -208,3 +208,41 @@ def resolve_x86(kind: str, weight: PerTensor | PerChannel, groups: int = 1) -> s
     """
     symmetric = not np.any(weight.zero_point if isinstance(weight, PerTensor) else weight.zero_points)
     return "onednn" if kind == "conv" and symmetric and groups <= 100 else "fbgemm"
+
+
+def saturates_in_pairs(
+    weight: npt.NDArray[np.integer],
+    *,
+    groups: int,
+    in_channels: int,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> bool:
+    """Says whether FBGEMM runs a convolution by its depthwise kernel and some uint8 codes can overflow its int16 sums.
+
+    That kernel adds the products of each two consecutive taps of a window by vpmaddubsw, which saturates to int16, on
+    every x86 CPU. It is taken for 3x3, 5x5 and 7x7 windows of stride 1 or 2 that keep the image's size at stride 1,
+    with
+    channels in multiples of 8 and one or two outputs for each.
+    weight: OIHW codes.
+    Source: FBGEMM src/FbgemmConv.cc takeDepthWiseFastPath, src/FbgemmI8DepthwiseAvx2-inl.h.
+    """
+    outputs, _, kernel_h, kernel_w = weight.shape
+    taken = (
+        groups == in_channels
+        and outputs in (groups, 2 * groups)
+        and groups % 8 == 0
+        and kernel_h == kernel_w
+        and kernel_h in (3, 5, 7)
+        and all(step in (1, 2) for step in stride)
+        and all(step == 1 for step in dilation)
+        and all(pad == (kernel_h - 1) // 2 for pad in padding)
+    )
+    if not taken:
+        return False
+    taps = weight.reshape(outputs, -1).astype(np.int64)
+    first, second = taps[:, 0:-1:2], taps[:, 1::2]
+    most = 255 * (np.maximum(first, 0) + np.maximum(second, 0))
+    least = 255 * (np.minimum(first, 0) + np.minimum(second, 0))
+    return bool((most > 2**15 - 1).any() or (least < -(2**15)).any())

@@ -2,7 +2,13 @@
 
 from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, LookupSpec, MulSpec, QuantizeSpec
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
-from qtorch_relay.kernels.spec import AccumulatorRequantize, Conv2dSpec, DenseSpec, RealRequantize
+from qtorch_relay.kernels.spec import (
+    AccumulatorRequantize,
+    Conv2dSpec,
+    DenseSpec,
+    PairSaturatedDepthwiseSpec,
+    RealRequantize,
+)
 from qtorch_relay.kernels.table import KERNELS, Kernel, NoKernelError, select
 
 __all__ = [
@@ -19,6 +25,7 @@ __all__ = [
     "MaxPool2dSpec",
     "MulSpec",
     "NoKernelError",
+    "PairSaturatedDepthwiseSpec",
     "QuantizeSpec",
     "RealRequantize",
     "select",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, LookupSpec, MulSpec, QuantizeSpec
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
-from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec
+from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec, PairSaturatedDepthwiseSpec
 
 
 def _conv(size: int, in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> Conv2dSpec:
@@ -77,6 +79,10 @@ DEPTHWISE = (
     _conv(28, 120, 120, 5, groups=120),
     _conv(14, 672, 672, 5, 2, groups=672),
     _conv(28, 58, 58, 3, groups=58),
+)
+
+DEPTHWISE_PAIRS = tuple(
+    PairSaturatedDepthwiseSpec(*(getattr(spec, field.name) for field in fields(spec))) for spec in DEPTHWISE[:-1]
 )
 
 DENSE = (DenseSpec(1, 2048, 1000), DenseSpec(1, 1280, 1000), DenseSpec(1, 960, 1280))

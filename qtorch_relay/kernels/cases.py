@@ -6,7 +6,7 @@ from typing import Any
 
 from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, LookupSpec, MulSpec, QuantizeSpec
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
-from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec
+from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec, PairSaturatedDepthwiseSpec, Requantization
 
 CONV2D = (
     # every number of channels around a vector, a block and a dot, on few pixels
@@ -89,6 +89,31 @@ DEPTHWISE = (
     _depthwise(1, 56, 56, 144, 3),
 )
 
+_PAIRS: tuple[tuple[int, int, int, int, int, int, Requantization], ...] = (
+    *((1, 5, 6, channels, 3, 1, "accumulator") for channels in (8, 16, 24, 40, 64, 72, 120, 136, 200)),
+    *((2, size, 9 - size, 24, 3, 2, "accumulator") for size in range(1, 9)),
+    (1, 7, 7, 40, 5, 1, "accumulator"),
+    (1, 9, 8, 72, 5, 2, "fused"),
+    (1, 9, 9, 16, 7, 1, "accumulator"),
+    (2, 30, 29, 96, 3, 1, "accumulator"),
+    (1, 28, 28, 120, 5, 2, "real"),
+)
+DEPTHWISE_PAIRS = tuple(
+    PairSaturatedDepthwiseSpec(
+        batch,
+        height,
+        width,
+        channels,
+        channels,
+        k,
+        k,
+        (stride, stride),
+        (k // 2,) * 4,
+        groups=channels,
+        requantize=kind,
+    )
+    for batch, height, width, channels, k, stride, kind in _PAIRS
+)
 DENSE = (
     *(DenseSpec(1, features, 10) for features in (1, 3, 4, 5, 17, 64)),
     *(DenseSpec(rows, 40, features) for rows, features in ((2, 1), (3, 16), (14, 33), (15, 130), (29, 58))),

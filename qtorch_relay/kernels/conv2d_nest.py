@@ -12,7 +12,7 @@ from qtorch_relay._tvm import T
 from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan
 from qtorch_relay.kernels.requantize import Epilogue
 from qtorch_relay.kernels.spec import Conv2dSpec
-from qtorch_relay.kernels.tir import Buffer, Expr, as_u8, get, load, prefetch, put, registers, scratch, store
+from qtorch_relay.kernels.tir import Buffer, Expr, as_u8, get, load, prefetch, put, registers, scratch, store, vector
 
 CACHE_LINE = 64
 
@@ -218,7 +218,7 @@ class Conv2dNest:
         pixels = [(row, column) for row in range(tile.shape[0]) for column in range(tile.shape[1])]
         row_in, column_in = spec.stride[0] * plan.row_pitch, spec.stride[1] * spec.in_channels
         in_offsets = [row * row_in + column * column_in for row, column in pixels]
-        accumulators = [registers(block.vectors, "int32x16") for _ in pixels]
+        accumulators = [registers(block.vectors, vector("int32", isa.LANES)) for _ in pixels]
         for j in range(block.vectors):
             start = T.bind(load(self.init, block.lane + j * isa.LANES, isa.LANES))
             for accumulator in accumulators:

@@ -162,13 +162,13 @@ class _Nest:
     def _fill_padding(self, rows: Buffer, vectors: int) -> None:
         """Fills the padding columns of all quads with the zero point; they stay as they are for all row groups."""
         left, columns = self._in_columns()
-        bytes_each = self._column_bytes(vectors)
+        size, bytes_each = self._column_bytes(1), self._column_bytes(vectors)
         for quad in range(self.plan.quads):
             for start, count in ((0, left), (left + columns, self.plan.width - left - columns)):
                 if count:
                     with T.serial(0, count * vectors) as i:
-                        address = (quad * self.plan.width + start) * bytes_each + i * 64
-                        store(rows, splat(self.epilogue.in_zero_point, 64), address, 64)
+                        address = (quad * self.plan.width + start) * bytes_each + i * size
+                        store(rows, splat(self.epilogue.in_zero_point, size), address, size)
 
     def _interleave(self, image: Expr, in_row: Expr, block: _Block, rows: Buffer) -> None:
         """Writes the quads of a row group: in each column, for each channel, the bytes of four rows side by side."""
@@ -224,14 +224,14 @@ class _Nest:
         """Emits plan.rows x plan.columns output pixels of a block, one vector of channels after the other."""
         spec, plan, lanes = self.spec, self.plan, self.isa.LANES
         pixels = [(row, column) for row in range(plan.rows) for column in range(plan.columns)]
-        column_bytes = self._column_bytes(block.vectors)
+        size, column_bytes = self._column_bytes(1), self._column_bytes(block.vectors)
         in_start = T.bind(out_column * (spec.stride[1] * column_bytes))
         values: list[list[Expr]] = [[] for _ in pixels]
         for j in range(block.vectors):
             start = T.bind(load(self.init, block.lane + j * lanes, lanes))
             accumulators = dict.fromkeys(pixels, start)
             weights = {
-                dot: T.bind(load(self.weight, block.weights + (i * block.vectors + j) * 64, 64))
+                dot: T.bind(load(self.weight, block.weights + (i * block.vectors + j) * size, size))
                 for i, dot in enumerate(plan.dots)
             }
             for in_column, quad in itertools.product(
@@ -245,7 +245,7 @@ class _Nest:
                 ]
                 if not users:
                     continue
-                u8 = T.bind(load(rows, in_start + (quad * plan.width + in_column) * column_bytes + j * 64, 64))
+                u8 = T.bind(load(rows, in_start + (quad * plan.width + in_column) * column_bytes + j * size, size))
                 for dot, pixel in users:
                     accumulators[pixel] = T.bind(self.isa.dot(accumulators[pixel], u8, weights[dot]))
             for value, pixel in zip(values, pixels, strict=True):

@@ -9,7 +9,13 @@ import numpy.typing as npt
 
 from qtorch_relay import numerics
 from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, MulSpec, QuantizeSpec
-from qtorch_relay.kernels.spec import AccumulatorRequantize, Conv2dSpec, DenseSpec, RequantizeParams
+from qtorch_relay.kernels.spec import (
+    AccumulatorRequantize,
+    Conv2dSpec,
+    DenseSpec,
+    PairSaturatedDepthwiseSpec,
+    RequantizeParams,
+)
 from qtorch_relay.numerics import fma_f32
 from qtorch_relay.qparams import PerTensor
 
@@ -124,3 +130,20 @@ def mul(
 ) -> Codes:
     """Returns numerics.mul_f32."""
     return np.clip(numerics.mul_f32(lhs, left, rhs, right, out), low, high).astype(spec.dtype)
+
+
+def depthwise_pairs(
+    spec: PairSaturatedDepthwiseSpec,
+    x: Codes,
+    weight: npt.NDArray[np.int8],
+    in_zero_point: int,
+    params: RequantizeParams,
+    bias_s32: npt.NDArray[np.int32] | None = None,
+) -> Codes:
+    """Returns the NHWC codes of a depthwise convolution with pairs of taps saturated to int16."""
+    planar = x.transpose(0, 3, 1, 2)
+    sums = numerics.depthwise_sums_fbgemm(planar, weight, in_zero_point, spec.stride, spec.padding[:2])
+    accumulator = sums.transpose(0, 2, 3, 1)
+    if bias_s32 is not None:
+        accumulator = accumulator + bias_s32
+    return requantize(accumulator, params, spec.out_dtype)

@@ -99,6 +99,11 @@ class Conv2dSpec:
 
 
 @dataclass(frozen=True)
+class PairSaturatedDepthwiseSpec(Conv2dSpec):
+    """A depthwise convolution whose products are summed as FBGEMM does: numerics.depthwise_sums_fbgemm."""
+
+
+@dataclass(frozen=True)
 class DenseSpec:
     """x [rows, in_features] times w [out_features, in_features] transposed, requantized to codes."""
 

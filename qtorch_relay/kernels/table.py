@@ -24,6 +24,11 @@ from qtorch_relay.kernels.arguments import (
 from qtorch_relay.kernels.conv2d import build_conv2d, build_dense, why_not_conv2d
 from qtorch_relay.kernels.conv2d_pack import pack_conv2d, pack_dense
 from qtorch_relay.kernels.depthwise import build_depthwise, pack_depthwise, why_not_depthwise
+from qtorch_relay.kernels.depthwise_pairs import (
+    build_depthwise_pairs,
+    pack_depthwise_pairs,
+    why_not_depthwise_pairs,
+)
 from qtorch_relay.kernels.elementwise import (
     build_add,
     build_dequantize,
@@ -49,7 +54,7 @@ from qtorch_relay.kernels.pool import (
     why_not_max_pool2d,
 )
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
-from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec
+from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec, PairSaturatedDepthwiseSpec
 from qtorch_relay.kernels.x86 import avx512vnni
 
 
@@ -112,6 +117,18 @@ KERNELS: tuple[Kernel, ...] = (
         arguments=matmul_arguments,
         cases=cases.DEPTHWISE,
         benchmarks=benchmarks.DEPTHWISE,
+    ),
+    Kernel(
+        name="depthwise_pairs_u8s8s16s32_1x64__x86_avx512vnni",
+        isa=avx512vnni.NAME,
+        spec=PairSaturatedDepthwiseSpec,
+        why_not=why_not_depthwise_pairs,
+        build=partial(build_depthwise_pairs, avx512vnni),
+        pack=partial(pack_depthwise_pairs, avx512vnni),
+        reference=reference.depthwise_pairs,
+        arguments=matmul_arguments,
+        cases=cases.DEPTHWISE_PAIRS,
+        benchmarks=benchmarks.DEPTHWISE_PAIRS,
     ),
     Kernel(
         name="conv2d_u8s8s32_1x16x4__x86_avx512vnni",

@@ -9,7 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay._tvm import constant_array, is_constant
-from qtorch_relay.kernels import AccumulatorRequantize, Conv2dSpec, DenseSpec, RealRequantize
+from qtorch_relay.kernels import (
+    AccumulatorRequantize,
+    Conv2dSpec,
+    DenseSpec,
+    PairSaturatedDepthwiseSpec,
+    RealRequantize,
+)
 from qtorch_relay.kernels.spec import CodeDtype
 from qtorch_relay.lowering.rebuild import op_name
 from qtorch_relay.qnn.op_def import Operands
@@ -170,9 +176,10 @@ def match_conv2d(program: Program, binding: Any) -> KernelCall | str:
     attrs = operands.attrs
     if attrs["data_layout"] != "NHWC":
         return "its channels do not lie together in memory"
+    kind = PairSaturatedDepthwiseSpec if attrs["accumulation"] == "s16_pairs" else Conv2dSpec
     batch, height, width, channels = operands.shape("data")
     weight = constant_array(operands["kernel"])
-    spec = Conv2dSpec(
+    spec = kind(
         batch,
         height,
         width,

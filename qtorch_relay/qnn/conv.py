@@ -76,6 +76,11 @@ def _check_conv2d(operands: Operands) -> None:
             f"qnn.conv2d: {in_channels} input channels, a kernel for {group_channels}, {out_channels} output channels "
             f"do not go together with {groups} groups"
         )
+    check_choice(operands, "accumulation", ("s32", "s16_pairs"))
+    if attrs["accumulation"] == "s16_pairs" and not (group_channels == 1 and out_channels % in_channels == 0):
+        raise VerifyError("qnn.conv2d: accumulation s16_pairs is for depthwise convolutions")
+    if attrs["accumulation"] == "s16_pairs" and (operands.dtype("data"), operands.dtype("kernel")) != ("uint8", "int8"):
+        raise VerifyError("qnn.conv2d: accumulation s16_pairs takes uint8 data and an int8 kernel")
     if min(_conv2d_type(operands).shape.values) < 1:
         raise VerifyError(f"qnn.conv2d: the output of {operands.shape('data')} would be empty")
     check_scale(operands, "input_scale")
@@ -98,10 +103,11 @@ _CONV2D = define_op(
         "kernel_layout",
         "out_layout",
         "out_dtype",
+        "accumulation",
     ),
     _conv2d_type,
     _check_conv2d,
-    "the exact int32 convolution of codes less their zero points",
+    "the int32 convolution of codes less their zero points",
 )
 
 
@@ -122,11 +128,17 @@ def conv2d(
     kernel_layout: str = "OIHW",
     out_layout: str = "",
     out_dtype: str = "int32",
+    *,
+    accumulation: str = "s32",
 ) -> Expr:
     """qnn.conv2d: sum of (data - input_zero_point) * (kernel - kernel_zero_point) in int32, of scale input * kernel.
 
     Padding holds input_zero_point, the code of 0.0. kernel_scale and kernel_zero_point: one number or one per output
     channel.
+    accumulation: "s32" is exact. "s16_pairs" (ours, depthwise only) is what FBGEMM's depthwise kernel computes: of the
+    raw
+    codes' products, each two consecutive taps of a window (in row-major order) are added with saturation to int16, then
+    everything in int32; the zero point's share is exact. In stock Relay it becomes the exact sum.
     """
     return _CONV2D(
         {
@@ -148,5 +160,6 @@ def conv2d(
             "kernel_layout": kernel_layout,
             "out_layout": out_layout,
             "out_dtype": out_dtype,
+            "accumulation": accumulation,
         },
     )

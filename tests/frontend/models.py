@@ -1,4 +1,4 @@
-"""Small quantized modules, one per op family, made of torch.ops.quantized calls so that every parameter can be chosen."""
+"""Small quantized modules, one per op family, made of torch.ops.quantized calls with chosen parameters."""
 
 from __future__ import annotations
 
@@ -42,10 +42,6 @@ class Conv(nn.Module):
     ) -> None:
         super().__init__()
         w = weight((out_channels, in_channels // groups, kernel, kernel), kernel, per_channel=per_channel)
-        if groups == in_channels:
-            # codes of at most 63, so that fbgemm's depthwise kernel stays exact: 2 * 255 * 63 = 32130 fits s16
-            scales, points = w.q_per_channel_scales(), w.q_per_channel_zero_points()
-            w = torch._make_per_channel_quantized_tensor(w.int_repr() // 2, scales, points, 0)
         b = torch.randn(out_channels, generator=torch.Generator().manual_seed(1)) if bias else None
         pairs = [[value, value] for value in (stride, padding, dilation)]
         self._packed_params = torch.ops.quantized.conv2d_prepack(w, b, *pairs, groups)
@@ -67,6 +63,9 @@ class Convolutions(nn.Module):
                 Conv(20, 24, 3, 1, 1),
                 Conv(24, 24, 3, 1, 1, groups=24, relu=True),
                 Conv(24, 24, 5, 2, 2, groups=24),
+                Conv(24, 48, 3, 1, 1, groups=24),
+                Conv(48, 24, 1, relu=True),
+                Conv(24, 24, 3, 1, 0, groups=24),
                 Conv(24, 32, 1, bias=False),
                 Conv(32, 32, 3, 1, 2, 2, groups=4, relu=True),
                 Conv(32, 17, 1, per_channel=False),

@@ -121,6 +121,8 @@ _PARAMETERS = (LHS.scale, LHS.zero_point, RHS.scale, RHS.zero_point, Y_SCALE, Y_
 _FIXED = fixed_point_add_factors(LHS.scale, RHS.scale, Y_SCALE).operands()
 _TABLES = np.stack([numerics.concatenate_table(side, Y, vectorized=True, channels_last=True) for side in (LHS, RHS)])
 _W = RNG.integers(-128, 128, (5, CHANNELS, 3, 3)).astype(np.int8)
+_PX = RNG.integers(0, 256, (2, 8, 9, 9)).astype(np.uint8)
+_PW = RNG.choice([-128, -100, 90, 127], (16, 1, 3, 3)).astype(np.int8)
 _D = RNG.integers(-128, 128, (5, 40)).astype(np.int8)
 _DX = RNG.integers(0, 256, (7, 40)).astype(np.uint8)
 _SQUARES = ((np.arange(-128, 128) ** 2) // 129).astype(np.int8)
@@ -172,6 +174,12 @@ CASES = (
         {"x": CODES_A, "w": _W},
         lambda x, w: qnn.conv2d(x, w, 9, [1, -2, 3, 0, 127], 0.5, 0.25, (3, 3), 5),
         lambda x, w: _conv_sums(x, w, 9, [1, -2, 3, 0, 127], 0),
+    ),
+    Case(
+        "conv2d_s16_pairs",
+        {"x": _PX, "w": _PW},
+        lambda x, w: qnn.conv2d(x, w, 9, 0, 0.5, 0.25, (3, 3), 16, (2, 2), (1, 1), groups=8, accumulation="s16_pairs"),
+        lambda x, w: numerics.depthwise_sums_fbgemm(x, w, 9, (2, 2), (1, 1)),
     ),
     Case(
         "dense",

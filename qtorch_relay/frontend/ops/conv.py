@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from qtorch_relay.capture.graph import Node
-from qtorch_relay.engine_constants import resolve_x86
+from qtorch_relay.capture.graph import ConvParams, Node
+from qtorch_relay.engine_constants import resolve_x86, saturates_in_pairs
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.accumulator import layer_name, requantize_accumulator, weight_qparams
 from qtorch_relay.frontend.registry import converter
@@ -39,6 +39,7 @@ def _convolve(context: ImportContext, node: Node, *, relu: bool) -> QuantizedVal
     if params.transpose or len(params.stride) != 2:
         raise context.unsupported(node, "the packed parameters are not those of a two-dimensional convolution")
     layer = layer_name(node, params.name)
+    engine = resolve_x86("conv", params.weight.qparams, params.groups) if context.engine == "x86" else context.engine
     scales, zero_points = weight_qparams(params.weight, channel_axis=0)
     weight = context.param(f"{layer}_weight", params.weight.codes)
     accumulator = context.emit(
@@ -55,11 +56,11 @@ def _convolve(context: ImportContext, node: Node, *, relu: bool) -> QuantizedVal
             padding=params.padding,
             dilation=(params.dilation[0], params.dilation[1]),
             groups=params.groups,
+            accumulation=_accumulation(engine, value, params),
         ),
         f"{layer}_sum",
     )
     output = context.output_qparams(node, value.qparams.dtype, "output_scale", "output_zero_point")
-    engine = resolve_x86("conv", params.weight.qparams, params.groups) if context.engine == "x86" else context.engine
     return requantize_accumulator(
         context,
         accumulator,
@@ -73,3 +74,17 @@ def _convolve(context: ImportContext, node: Node, *, relu: bool) -> QuantizedVal
         axis=1,
         relu=relu,
     )
+
+
+def _accumulation(engine: str, value: QuantizedValue, params: ConvParams) -> str:
+    """Returns how this engine sums the products: exactly, but for fbgemm's depthwise kernel on weights that can
+    overflow."""
+    saturates = engine == "fbgemm" and saturates_in_pairs(
+        params.weight.codes,
+        groups=params.groups,
+        in_channels=value.shape[1],
+        stride=params.stride,
+        padding=params.padding,
+        dilation=params.dilation,
+    )
+    return "s16_pairs" if saturates else "s32"

@@ -78,6 +78,14 @@ def dot(accumulator: Expr, u8: Expr, s8: Expr) -> Expr:
     return intrinsic("int32x16", _DOT, accumulator, u8, s8)
 
 
+def dot_saturating_pairs(accumulator: Expr, u8: Expr, s8: Expr) -> Expr:
+    """Returns accumulator + sat16(u8[0] * s8[0] + u8[1] * s8[1]) + sat16(u8[2] * s8[2] + u8[3] * s8[3]) in each
+    lane."""
+    pairs = intrinsic("int16x32", "llvm.x86.avx512.pmaddubs.w.512", u8, s8)
+    ones = splat(T.int16(1), 32)
+    return accumulator + intrinsic("int32x16", "llvm.x86.avx512.pmaddw.d.512", pairs, ones)
+
+
 def round_to_s32(value: Expr) -> Expr:
     """Returns float32x16 rounded half to even; |value| < 2^31 (packing checks it), and MXCSR is at its default."""
     zeros = splat(T.int32(0), LANES)

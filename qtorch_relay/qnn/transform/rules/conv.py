@@ -9,11 +9,13 @@ t3;
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from qtorch_relay._tvm import constant_array, is_constant, relax
+from qtorch_relay.qnn.conv import canonical_dims
 from qtorch_relay.qnn.op_def import Expr, Operands, static_shape
 from qtorch_relay.qnn.transform.rules.common import along, canonicalization, cast, constant, per_axis
 
@@ -37,15 +39,55 @@ def conv2d(operands: Operands) -> Expr:
         "out_dtype": "int32",
     }
     out_axis = attrs["kernel_layout"].index("O")
-    if kernel_zero_point.any():
+    if attrs["accumulation"] == "s16_pairs":
+        total = _pair_saturated_sums(operands, data)
+    elif kernel_zero_point.any():
         shifted_kernel = relax.op.subtract(cast(kernel, "int32"), per_axis(kernel_zero_point, 4, out_axis, "int32"))
         shifted_data = relax.op.subtract(cast(data, "int32"), constant(input_zero_point, "int32"))
         return relax.op.nn.conv2d(shifted_data, shifted_kernel, **convolve)
-    total = relax.op.nn.conv2d(data, kernel, **convolve)
+    else:
+        total = relax.op.nn.conv2d(data, kernel, **convolve)
     if input_zero_point == 0:
         return total
     sums = _weight_sum(kernel, out_axis, input_zero_point)
     return relax.op.subtract(total, along(sums, 4, attrs["data_layout"].index("C")))
+
+
+def _pair_saturated_sums(operands: Operands, padded: Expr) -> Expr:
+    """Returns depthwise sums of raw codes in which each two consecutive taps saturate to int16."""
+    attrs = operands.attrs
+    layout, (stride_h, stride_w) = attrs["data_layout"], attrs["strides"]
+    height_axis, width_axis, channel_axis = (layout.index(letter) for letter in "HWC")
+    _, in_channels, _, _ = canonical_dims(operands.shape("data"), layout)
+    out_channels, _, kernel_h, kernel_w = canonical_dims(operands.shape("kernel"), attrs["kernel_layout"])
+    _, _, out_h, out_w = canonical_dims(static_shape(operands.call), layout)
+    data = cast(padded, "int32")
+    if out_channels != in_channels:
+        data = relax.op.repeat(data, out_channels // in_channels, axis=channel_axis)
+    taps = []
+    for row in range(kernel_h):
+        for column in range(kernel_w):
+            begin, end = [row, column], [row + stride_h * (out_h - 1) + 1, column + stride_w * (out_w - 1) + 1]
+            window = relax.op.strided_slice(data, [height_axis, width_axis], begin, end, [stride_h, stride_w])
+            taps.append(relax.op.multiply(window, _tap(operands, row, column, channel_axis)))
+    pairs = []
+    for index in range(0, len(taps) - 1, 2):
+        pair = relax.op.add(taps[index], taps[index + 1])
+        low, high = constant(-(2**15), "int32"), constant(2**15 - 1, "int32")
+        pairs.append(relax.op.minimum(relax.op.maximum(pair, low), high))
+    # the last of an odd number of taps fits: 255 * 128 = 32640
+    return reduce(relax.op.add, pairs + taps[len(pairs) * 2 :])
+
+
+def _tap(operands: Operands, row: int, column: int, channel_axis: int) -> Expr:
+    """Returns the weights of one tap, int32, along the channels."""
+    order = [operands.attrs["kernel_layout"].index(letter) for letter in "OIHW"]
+    if is_constant(operands["kernel"]):
+        weights = constant_array(operands["kernel"]).transpose(order)[:, 0, row, column]
+        return per_axis(weights.astype(np.int32), 4, channel_axis, "int32")
+    planar = relax.op.permute_dims(operands["kernel"], order)
+    one = relax.op.strided_slice(planar, [2, 3], [row, column], [row + 1, column + 1])
+    return along(cast(relax.op.squeeze(one, [1, 2, 3]), "int32"), 4, channel_axis)
 
 
 @canonicalization("qnn.dense")
