@@ -51,7 +51,7 @@ def test_inner_loop_is_dot_products_without_spills(spec: Conv2dSpec, compile_spe
         assert not [line for line in loop if "%rsp" in line]
         others = [line for line in loop if not re.match(r"vpdpbusd|vpbroadcastd|vmovdq|vmovup|vmovap", line)]
         # counting, and the address of a prefetch
-        assert len(others) <= 8
+        assert len(others) <= 10
 
 
 @pytest.mark.parametrize(
