@@ -175,6 +175,14 @@ def _elementwise(forms: _Forms, call: Any) -> tuple[Any, int] | None:
     return Call(call.op, args, call.attrs, call.ty_args), 1
 
 
+def _broadcast(forms: _Forms, call: Any) -> tuple[Any, int] | None:
+    """Plain elementwise ops. A constant with fewer dimensions would broadcast along other ones in the twin."""
+    constants = [constant_array(argument) for argument in call.args if is_constant(argument)]
+    if any(array.size > 1 and array.ndim != 4 for array in constants):
+        return None
+    return _elementwise(forms, call)
+
+
 def _is_rank4(argument: Any) -> bool:
     return (isinstance(argument, relax.Var) or is_constant(argument)) and _rank(argument) == 4
 
@@ -244,9 +252,9 @@ RULES: dict[str, Rule] = {
     "qnn.add": _elementwise,
     "qnn.mul": _elementwise,
     "qnn.concatenate": _concatenate,
-    "relax.add": _elementwise,
-    "relax.maximum": _elementwise,
-    "relax.minimum": _elementwise,
+    "relax.add": _broadcast,
+    "relax.maximum": _broadcast,
+    "relax.minimum": _broadcast,
     "relax.nn.max_pool2d": _max_pool2d,
     "relax.strided_slice": _strided_slice,
     "relax.reshape": _reshape,
