@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from qtorch_relay.capture.torchscript import from_torch
+from qtorch_relay.errors import FloatModelWarning
 from qtorch_relay.frontend.importer import ImportedLayer, import_graph
 from qtorch_relay.frontend.registry import CONVERTERS
 from qtorch_relay.qnn.printer import to_text
@@ -54,7 +55,7 @@ def cover(model: Any, input_infos: Any, engine: str | None = None) -> Coverage:
     rows = tuple(CoverageRow(op, kind, count, _lowering(op)) for (op, kind), count in counts.most_common())
     covered = Coverage(to_text(import_graph(graph).mod), rows)
     if covered.int8_count == 0:
-        warnings.warn("nothing in this model is int8: quantize it with PyTorch first", UserWarning, stacklevel=2)
+        warnings.warn(FloatModelWarning(), stacklevel=2)
     return covered
 
 

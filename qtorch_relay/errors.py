@@ -39,3 +39,12 @@ class BundleError(QTorchRelayError):
 
 class OutputPathError(QTorchRelayError):
     """An output file cannot be written."""
+
+
+class FloatModelWarning(UserWarning):
+    """Nothing in a model is int8."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "nothing in this model is int8: it runs in float, slowly, as generic code; quantize it with PyTorch first"
+        )

@@ -3,6 +3,7 @@ module."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ import numpy as np
 from qtorch_relay import target as target_table
 from qtorch_relay._tvm import relax, tvm
 from qtorch_relay.capture.torchscript import from_torch
-from qtorch_relay.errors import InvalidInputError
+from qtorch_relay.errors import FloatModelWarning, InvalidInputError
 from qtorch_relay.frontend.importer import ENGINE_ATTRIBUTE, ImportedModule, import_graph, output_interface
 from qtorch_relay.lowering.channels_last import convert_to_channels_last
 from qtorch_relay.lowering.lift_constants import lift_constants
+from qtorch_relay.lowering.rebuild import bindings_of, op_name
 from qtorch_relay.lowering.select_kernels import SelectionReport, select_kernels
 from qtorch_relay.qnn.transform import CanonicalizeOps
 from qtorch_relay.qnn.verify import verify
@@ -62,6 +64,8 @@ def compile(
         engine: as in from_pytorch; left out for a pair.
         kernels: False takes the portable path (canonicalization and generic code) on any target; the codes are the
         same.
+
+    Warns: FloatModelWarning if nothing in a PyTorch model is int8.
     """
     if isinstance(model, tuple):
         mod, params = model
@@ -70,6 +74,8 @@ def compile(
     else:
         imported = import_graph(from_torch(model, input_infos, engine))
         mod, arrays = imported.mod, imported.params
+        if not _has_codes(mod):
+            warnings.warn(FloatModelWarning(), stacklevel=2)
     return compile_imported(ImportedModule(mod, arrays, ()), target, kernels=kernels)
 
 
@@ -152,6 +158,11 @@ def machine_passes() -> Any:
             relax.transform.AttachGlobalSymbol(),
         ]
     )
+
+
+def _has_codes(mod: Any) -> bool:
+    """Says whether an imported module computes anything quantized."""
+    return any(op_name(binding.value).startswith("qnn.") for binding in bindings_of(mod["main"]))
 
 
 def _portable_messages(target: Target, kernels: bool) -> list[str]:
