@@ -4,6 +4,8 @@ from qtorch_relay.frontend.ops import (
     activation,
     binary,
     conv,
+    floating_elementwise,
+    floating_nn,
     linear,
     pooling,
     quantize,
@@ -11,4 +13,15 @@ from qtorch_relay.frontend.ops import (
     shape,
 )
 
-__all__ = ["activation", "binary", "conv", "linear", "pooling", "quantize", "scalar", "shape"]
+__all__ = [
+    "activation",
+    "binary",
+    "conv",
+    "floating_elementwise",
+    "floating_nn",
+    "linear",
+    "pooling",
+    "quantize",
+    "scalar",
+    "shape",
+]

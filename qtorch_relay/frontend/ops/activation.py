@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
 from qtorch_relay.capture.unary_table import unary_table
 from qtorch_relay.frontend.context import ImportContext
+from qtorch_relay.frontend.ops import floating_elementwise
 from qtorch_relay.frontend.ops.accumulator import clamp_below_zero
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
@@ -19,9 +19,9 @@ from qtorch_relay.qparams import is_identity
 def relu(context: ImportContext, node: Node) -> QuantizedValue | TensorValue:
     """aten::relu(Tensor self) -> Tensor"""
     value = context.any_tensor(node, "self")
-    if isinstance(value, QuantizedValue):
-        return clamp_below_zero(context, value)
-    return TensorValue(context.emit(relax.op.nn.relu(value.expr)))
+    if isinstance(value, TensorValue):
+        return floating_elementwise.unary(context, node, value)
+    return clamp_below_zero(context, value)
 
 
 @converter(
@@ -37,14 +37,19 @@ def relu(context: ImportContext, node: Node) -> QuantizedValue | TensorValue:
     "aten::hardswish",
     "aten::hardswish_",
     "aten::elu",
-    lowering="qnn.lookup",
+    "aten::gelu",
+    "aten::silu",
+    lowering="qnn.lookup, or float arithmetic",
 )
-def unary_of_self(context: ImportContext, node: Node) -> QuantizedValue:
-    """aten::<op>(Tensor self, ...) -> Tensor, on a quantized tensor.
+def unary_of_self(context: ImportContext, node: Node) -> QuantizedValue | TensorValue:
+    """aten::<op>(Tensor self, ...) -> Tensor
 
-    The table holds what PyTorch returns for each of the 256 codes, output parameters included (fixed ones for sigmoid,
-    hardsigmoid and tanh).
+    For a quantized tensor the table holds what PyTorch returns for each of the 256 codes, output parameters included
+    (fixed ones for sigmoid, hardsigmoid and tanh).
     """
+    value = context.any_tensor(node, "self")
+    if isinstance(value, TensorValue):
+        return floating_elementwise.unary(context, node, value)
     return _table(context, node, "self")
 
 
@@ -58,6 +63,21 @@ def quantized_hardswish(context: ImportContext, node: Node) -> QuantizedValue:
 def quantized_unary(context: ImportContext, node: Node) -> QuantizedValue:
     """quantized::<op>(Tensor, ...) -> Tensor, a unary op whose first argument is the tensor."""
     return _table(context, node, next(iter(node.args)))
+
+
+@converter(
+    "quantized::add.Scalar",
+    "quantized::add_relu.Scalar",
+    "quantized::mul.Scalar",
+    "quantized::mul_relu.Scalar",
+    lowering="qnn.lookup",
+)
+def quantized_with_scalar(context: ImportContext, node: Node) -> QuantizedValue:
+    """quantized::<op>.Scalar(Tensor qa, Scalar b) -> Tensor qc
+
+    PyTorch moves the scale and zero point where it can, and keeps the codes.
+    """
+    return _table(context, node, "qa")
 
 
 def _table(context: ImportContext, node: Node, tensor_name: str) -> QuantizedValue:

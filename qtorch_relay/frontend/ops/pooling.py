@@ -17,6 +17,7 @@ from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
 from qtorch_relay.engine_constants import F32, qnnpack_mean_factor
 from qtorch_relay.frontend.context import ImportContext
+from qtorch_relay.frontend.ops import floating_nn
 from qtorch_relay.frontend.ops.cascade_mean import emit_cascade_mean
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
@@ -56,14 +57,16 @@ def max_pool2d(context: ImportContext, node: Node) -> QuantizedValue | TensorVal
     return value.with_expr(context.emit(pool, node.scope or "max_pool2d"))
 
 
-@converter("aten::avg_pool2d", lowering="qnn.avg_pool2d")
-def average_pool2d(context: ImportContext, node: Node) -> QuantizedValue:
+@converter("aten::avg_pool2d", lowering="qnn.avg_pool2d, or avg_pool2d of floats")
+def average_pool2d(context: ImportContext, node: Node) -> QuantizedValue | TensorValue:
     """aten::avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False, bool
     count_include_pad=True, int? divisor_override=None) -> Tensor
 
     qnnpack always counts the padding and ignores divisor_override.
     """
-    value = context.quantized(node, "self")
+    value = context.any_tensor(node, "self")
+    if isinstance(value, TensorValue):
+        return floating_nn.average_pool2d(context, node, value)
     if len(value.shape) != 4:
         raise context.unsupported(node, f"a tensor of {len(value.shape)} dimensions; accepted are 4")
     kernel = _two(context.integers(node, "kernel_size"))
@@ -82,13 +85,15 @@ def average_pool2d(context: ImportContext, node: Node) -> QuantizedValue:
     return _emit_by_lanes(context, node, value, window, AVG_POOL_LANES, ("scaled", factor), F32(1) / (F32(1) / factor))
 
 
-@converter("aten::adaptive_avg_pool2d", lowering="qnn.avg_pool2d")
-def adaptive_avg_pool2d(context: ImportContext, node: Node) -> QuantizedValue:
+@converter("aten::adaptive_avg_pool2d", lowering="qnn.avg_pool2d, or adaptive_avg_pool2d of floats")
+def adaptive_avg_pool2d(context: ImportContext, node: Node) -> QuantizedValue | TensorValue:
     """aten::adaptive_avg_pool2d(Tensor self, int[2] output_size) -> Tensor
 
-    Accepted are output sizes that divide the input's, so that all windows are alike.
+    Accepted are output sizes that divide the input's, so that all windows are alike; of floats, any.
     """
-    value = context.quantized(node, "self")
+    value = context.any_tensor(node, "self")
+    if isinstance(value, TensorValue):
+        return floating_nn.adaptive_average_pool2d(context, node, value)
     sizes = context.argument(node, "output_size")
     extents = value.shape[-2:]
     out_h, out_w = (extent if size is None else int(size) for size, extent in zip(_two(sizes), extents, strict=True))
@@ -109,13 +114,15 @@ def adaptive_avg_pool2d(context: ImportContext, node: Node) -> QuantizedValue:
     return _emit_by_lanes(context, node, value, window, ADAPTIVE_POOL_LANES, ("fused", factor), factor)
 
 
-@converter("aten::mean.dim", lowering="qnn.avg_pool2d, or float sums in PyTorch's order")
-def mean_dim(context: ImportContext, node: Node) -> QuantizedValue:
+@converter("aten::mean.dim", lowering="qnn.avg_pool2d, float sums in PyTorch's order, or mean of floats")
+def mean_dim(context: ImportContext, node: Node) -> QuantizedValue | TensorValue:
     """aten::mean.dim(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 
-    Accepted is the mean over height and width.
+    Accepted is the mean over height and width; of floats, over any dimensions.
     """
-    value = context.quantized(node, "self")
+    value = context.any_tensor(node, "self")
+    if isinstance(value, TensorValue):
+        return floating_nn.mean_over(context, node, value)
     dims = context.argument(node, "dim")
     if len(value.shape) != 4 or dims is None or sorted(dim % 4 for dim in dims) != [2, 3]:
         raise context.unsupported(node, f"the mean of {value.shape} over {dims}; accepted is over height and width")

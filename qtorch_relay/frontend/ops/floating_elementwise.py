@@ -1,0 +1,262 @@
+"""Arithmetic on tensors that are not quantized, element by element, rounded as PyTorch rounds it.
+
+What is computed here may be quantized next, so float32 sums and products must be PyTorch's to the bit. It rounds a
+product before it is added; TVM lets LLVM contract the two into one fused multiply-add. Products therefore go through
+float64 (qnn.transform.rules.common has the proof).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from qtorch_relay._tvm import relax
+from qtorch_relay.capture.graph import Node, TensorConstant
+from qtorch_relay.frontend.context import ImportContext, describe
+from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.values import TensorValue
+from qtorch_relay.qnn.op_def import static_shape
+from qtorch_relay.qnn.transform.rules.common import cast, constant, fused_multiply_add, product
+
+Number = bool | int | float
+Operand = TensorValue | Number
+
+FLOAT_DTYPES = ("float32", "float64")
+
+
+# ---- two operands
+
+
+@converter(
+    "aten::add.Tensor", "aten::add.Scalar", "aten::add_.Tensor", "aten::add_.Scalar", lowering="add of float tensors"
+)
+def add(context: ImportContext, node: Node) -> Operand:
+    """aten::add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
+
+    Source: aten/src/ATen/native/cpu/BinaryOpsKernel.cpp (alpha is applied with a fused multiply-add).
+    """
+    lhs, rhs = _operands(context, node)
+    alpha = context.number(node, "alpha")
+    return _binary(context, node, lhs, rhs, lambda a, b: a + alpha * b, lambda a, b: _add_scaled(a, b, alpha))
+
+
+@converter(
+    "aten::sub.Tensor", "aten::sub.Scalar", "aten::sub_.Tensor", "aten::sub_.Scalar", lowering="add of float tensors"
+)
+def subtract(context: ImportContext, node: Node) -> Operand:
+    """aten::sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
+    lhs, rhs = _operands(context, node)
+    alpha = context.number(node, "alpha")
+    return _binary(context, node, lhs, rhs, lambda a, b: a - alpha * b, lambda a, b: _add_scaled(a, b, -alpha))
+
+
+@converter("aten::rsub.Tensor", "aten::rsub.Scalar", lowering="add of float tensors")
+def subtract_reversed(context: ImportContext, node: Node) -> Operand:
+    """aten::rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor, which is other - alpha * self."""
+    rhs, lhs = _operands(context, node)
+    alpha = context.number(node, "alpha")
+    return _binary(context, node, lhs, rhs, lambda a, b: a - alpha * b, lambda a, b: _add_scaled(a, b, -alpha))
+
+
+@converter(
+    "aten::mul.Tensor", "aten::mul.Scalar", "aten::mul_.Tensor", "aten::mul_.Scalar", lowering="multiply, rounded once"
+)
+def multiply(context: ImportContext, node: Node) -> Operand:
+    """aten::mul.Tensor(Tensor self, Tensor other) -> Tensor"""
+    lhs, rhs = _operands(context, node)
+    return _binary(context, node, lhs, rhs, operator.mul, _multiply)
+
+
+@converter(
+    "aten::div.Tensor", "aten::div.Scalar", "aten::div_.Tensor", "aten::div_.Scalar", lowering="divide of float tensors"
+)
+def divide(context: ImportContext, node: Node) -> Operand:
+    """aten::div.Tensor(Tensor self, Tensor other) -> Tensor"""
+    lhs, rhs = _operands(context, node)
+    return _binary(context, node, lhs, rhs, operator.truediv, relax.op.divide, whole=False)
+
+
+def _operands(context: ImportContext, node: Node) -> tuple[Operand, Operand]:
+    return _operand(context, node, "self"), _operand(context, node, "other")
+
+
+def _operand(context: ImportContext, node: Node, name: str) -> Operand:
+    """Returns a tensor, or the number that a Python number or a constant without dimensions is.
+
+    A float64 constant stays a tensor, because it would promote integers to float64 and a number would not.
+    """
+    operand = node.args[name]
+    if isinstance(operand, TensorConstant) and operand.array.ndim == 0 and operand.array.dtype != np.float64:
+        number: Number = operand.array.item()
+        return number
+    value = context.resolve(operand)
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        return value.item()
+    if isinstance(value, TensorValue | bool | int | float):
+        return value
+    raise context.unsupported(node, f"{name} must be a number or a tensor that is not quantized, not {describe(value)}")
+
+
+def _binary(
+    context: ImportContext,
+    node: Node,
+    lhs: Operand,
+    rhs: Operand,
+    on_numbers: Callable[[Any, Any], Number],
+    on_tensors: Callable[[Any, Any], Any],
+    *,
+    whole: bool = True,
+) -> Operand:
+    """Returns the result on numbers at import, on tensors in the program.
+
+    whole: integers give integers; otherwise they become float32 first, as for a true division.
+    """
+    if not isinstance(lhs, TensorValue) and not isinstance(rhs, TensorValue):
+        return on_numbers(lhs, rhs)
+    dtype = _common_dtype(context, node, lhs, rhs)
+    if not whole and dtype not in FLOAT_DTYPES:
+        dtype = "float32"
+    expr = on_tensors(_as_expr(lhs, dtype), _as_expr(rhs, dtype))
+    if node.name.endswith("_") and isinstance(lhs, TensorValue) and lhs.dtype != dtype:
+        raise context.unsupported(node, f"an in-place result of {dtype} in {describe(lhs)}")
+    name = node.scope or node.name.split("::")[1].rstrip("_")
+    result = context.emit(expr, name)
+    if all(operand.shape == () for operand in (lhs, rhs) if isinstance(operand, TensorValue)):
+        result = _without_dimensions(context, result)
+    return TensorValue(result)
+
+
+def _without_dimensions(context: ImportContext, expr: Any) -> Any:
+    """Returns a tensor of one element without the dimension that a number brought (see _as_expr)."""
+    return context.emit(relax.op.squeeze(expr, [0])) if static_shape(expr) else expr
+
+
+def _common_dtype(context: ImportContext, node: Node, lhs: Operand, rhs: Operand) -> str:
+    """Returns the dtype PyTorch computes in: a number changes it only from integer to float32."""
+    dtypes = sorted({value.dtype for value in (lhs, rhs) if isinstance(value, TensorValue)})
+    floats = [dtype for dtype in dtypes if dtype in FLOAT_DTYPES]
+    if len(floats) == 1:
+        return floats[0]
+    if len(dtypes) > 1 or "float16" in dtypes or "bool" in dtypes:
+        raise context.unsupported(node, f"tensors of {' and '.join(dtypes)}; cast them to one float or integer dtype")
+    numbers = [value for value in (lhs, rhs) if not isinstance(value, TensorValue)]
+    return "float32" if any(isinstance(number, float) for number in numbers) else dtypes[0]
+
+
+def _as_expr(operand: Operand, dtype: str) -> Any:
+    if isinstance(operand, TensorValue):
+        return cast(operand.expr, dtype)
+    # of rank 1, so that it stays a tensor of the program (common.product says why); it broadcasts against any rank
+    return constant([operand], dtype)
+
+
+def _add_scaled(lhs: Any, rhs: Any, factor: Number) -> Any:
+    """Returns lhs + factor * rhs, rounded once."""
+    if factor == 1:
+        return relax.op.add(lhs, rhs)
+    if factor == -1:
+        return relax.op.subtract(lhs, rhs)
+    dtype = str(rhs.ty.dtype)
+    if dtype != "float32":
+        return relax.op.add(lhs, relax.op.multiply(rhs, constant(factor, dtype)))
+    return fused_multiply_add((rhs, constant([factor], "float32")), lhs)
+
+
+def _multiply(lhs: Any, rhs: Any) -> Any:
+    """Returns lhs * rhs, for float32 rounded before anything is added to it.
+
+    The product of two float32 is exact in float64. Multiplied by a 1 that is read from memory, LLVM cannot see that the
+    operands fit float32 and narrow the multiplication again.
+    """
+    if str(lhs.ty.dtype) != "float32":
+        return relax.op.multiply(lhs, rhs)
+    exact = relax.op.multiply(cast(lhs, "float64"), cast(rhs, "float64"))
+    return product(exact, constant([1.0], "float64"))
+
+
+# ---- one operand
+
+Unary = Callable[[ImportContext, Node, Any], Any]
+
+
+def unary(context: ImportContext, node: Node, value: TensorValue) -> TensorValue:
+    """Returns aten::<op>(Tensor self, ...) of a float tensor, for the ops in UNARY."""
+    function = node.name.split("::")[1].rstrip("_")
+    if value.dtype not in FLOAT_DTYPES:
+        raise context.unsupported(node, f"self must be a float tensor, found {describe(value)}")
+    return value.with_expr(context.emit(UNARY[function](context, node, value.expr), node.scope or function))
+
+
+def _clamp_to(expr: Any, low: float | None, high: float | None) -> Any:
+    dtype = str(expr.ty.dtype)
+    bounded = expr if low is None else relax.op.maximum(expr, constant(low, dtype))
+    return bounded if high is None else relax.op.minimum(bounded, constant(high, dtype))
+
+
+def _hardtanh(context: ImportContext, node: Node, expr: Any) -> Any:
+    return _clamp_to(expr, context.number(node, "min_val"), context.number(node, "max_val"))
+
+
+def _clamp(context: ImportContext, node: Node, expr: Any) -> Any:
+    low, high = (None if node.args[name] is None else context.number(node, name) for name in ("min", "max"))
+    return _clamp_to(expr, low, high)
+
+
+def _gate(context: ImportContext, expr: Any) -> Any:
+    """Returns clamp(x + 3, 0, 6)."""
+    return _clamp_to(context.emit(relax.op.add(expr, constant(3, str(expr.ty.dtype)))), 0, 6)
+
+
+def _hardsigmoid(context: ImportContext, node: Node, expr: Any) -> Any:
+    return relax.op.divide(_gate(context, expr), constant(6, str(expr.ty.dtype)))
+
+
+def _hardswish(context: ImportContext, node: Node, expr: Any) -> Any:
+    return relax.op.divide(relax.op.multiply(expr, _gate(context, expr)), constant(6, str(expr.ty.dtype)))
+
+
+def _leaky_relu(context: ImportContext, node: Node, expr: Any) -> Any:
+    return relax.op.nn.leakyrelu(expr, context.number(node, "negative_slope"))
+
+
+def _elu(context: ImportContext, node: Node, expr: Any) -> Any:
+    dtype = str(expr.ty.dtype)
+    alpha, scale, input_scale = (context.number(node, name) for name in ("alpha", "scale", "input_scale"))
+    power = relax.op.exp(relax.op.multiply(expr, constant(input_scale, dtype)))
+    below = relax.op.multiply(relax.op.subtract(power, constant(1, dtype)), constant(alpha * scale, dtype))
+    above = relax.op.multiply(expr, constant(scale, dtype))
+    return relax.op.where(relax.op.greater(expr, constant(0, dtype)), above, below)
+
+
+def _gelu(context: ImportContext, node: Node, expr: Any) -> Any:
+    kinds = {"none": relax.op.nn.gelu, "tanh": relax.op.nn.gelu_tanh}
+    return kinds[str(context.argument(node, "approximate"))](expr)
+
+
+UNARY: dict[str, Unary] = {
+    "clamp": _clamp,
+    "elu": _elu,
+    "gelu": _gelu,
+    "hardsigmoid": _hardsigmoid,
+    "hardswish": _hardswish,
+    "hardtanh": _hardtanh,
+    "leaky_relu": _leaky_relu,
+    "relu": lambda context, node, expr: relax.op.nn.relu(expr),
+    "relu6": lambda context, node, expr: _clamp_to(expr, 0, 6),
+    "sigmoid": lambda context, node, expr: relax.op.sigmoid(expr),
+    "silu": lambda context, node, expr: relax.op.nn.silu(expr),
+    "tanh": lambda context, node, expr: relax.op.tanh(expr),
+}
+
+
+@converter("aten::softmax.int", lowering="softmax of a float tensor")
+def softmax(context: ImportContext, node: Node) -> TensorValue:
+    """aten::softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"""
+    value = context.tensor(node, "self")
+    if value.dtype not in FLOAT_DTYPES or node.args["dtype"] is not None:
+        raise context.unsupported(node, f"softmax of {describe(value)}; accepted are floats, without a dtype argument")
+    axis = context.integer(node, "dim") % len(value.shape)
+    return value.with_expr(context.emit(relax.op.nn.softmax(value.expr, axis), node.scope or "softmax"))

@@ -1,0 +1,228 @@
+"""Convolutions, linear layers, batch norm, pools and means of tensors that are not quantized.
+
+They equal PyTorch up to the order of float additions, and run as TVM's generic code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qtorch_relay._tvm import relax
+from qtorch_relay.capture.graph import Node, TensorConstant
+from qtorch_relay.frontend.context import ImportContext, describe
+from qtorch_relay.frontend.ops.floating_elementwise import FLOAT_DTYPES
+from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.values import TensorValue
+from qtorch_relay.qnn.transform.rules.common import along, cast, constant
+
+FLOAT32_TYPE, FLOAT64_TYPE = 6, 7  # torch.dtype as TorchScript stores it (c10/core/ScalarType.h)
+
+
+# ---- layers
+
+
+@converter("aten::_convolution", "aten::_convolution_mode", "aten::conv2d", lowering="conv2d of float tensors")
+def convolution(context: ImportContext, node: Node) -> TensorValue:
+    """aten::conv2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=1, SymInt[2] padding=0, SymInt[2]
+    dilation=1, SymInt groups=1) -> Tensor
+
+    Shapes: input [N, C, H, W]; weight [O, C/groups, KH, KW]; bias [O].
+    """
+    value, weight = _float(context, node, "input"), _float(context, node, "weight")
+    if node.args.get("transposed", False):
+        raise context.unsupported(node, "a transposed convolution; accepted are plain ones")
+    if len(value.shape) != 4 or len(weight.shape) != 4:
+        raise context.unsupported(node, f"input {value.shape}, weight {weight.shape}; accepted are 4 dimensions each")
+    strides, dilation = (_two(context.integers(node, name)) for name in ("stride", "dilation"))
+    conv = relax.op.nn.conv2d(
+        value.expr,
+        weight.expr,
+        strides=strides,
+        padding=_conv_padding(context, node, weight.shape[2:], dilation),
+        dilation=dilation,
+        groups=context.integer(node, "groups"),
+    )
+    return _with_bias(context, node, "bias", conv, rank=4, axis=1)
+
+
+def _conv_padding(
+    context: ImportContext, node: Node, kernel: Sequence[int], dilation: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """Returns (top, left, bottom, right). Of an odd sum, "same" puts the larger part at the bottom and right."""
+    padding = context.argument(node, "padding")
+    if padding == "valid":
+        return (0, 0, 0, 0)
+    if padding == "same":
+        totals = [step * (extent - 1) for step, extent in zip(dilation, kernel, strict=True)]
+        return (totals[0] // 2, totals[1] // 2, totals[0] - totals[0] // 2, totals[1] - totals[1] // 2)
+    return 2 * _two(context.integers(node, "padding"))
+
+
+@converter("aten::linear", lowering="matmul of float tensors")
+def linear(context: ImportContext, node: Node) -> TensorValue:
+    """aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor
+
+    Shapes: input [..., K]; weight [N, K]; bias [N].
+    """
+    value, weight = _float(context, node, "input"), _float(context, node, "weight")
+    if len(weight.shape) != 2:
+        raise context.unsupported(node, f"a weight of shape {weight.shape}; accepted are 2 dimensions")
+    total = relax.op.matmul(value.expr, relax.op.permute_dims(weight.expr, [1, 0]))
+    return _with_bias(context, node, "bias", total, rank=len(value.shape), axis=len(value.shape) - 1)
+
+
+@converter("aten::addmm", lowering="matmul of float tensors")
+def addmm(context: ImportContext, node: Node) -> TensorValue:
+    """aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
+    bias, lhs, rhs = (_float(context, node, name) for name in ("self", "mat1", "mat2"))
+    if context.number(node, "beta") != 1 or context.number(node, "alpha") != 1:
+        raise context.unsupported(node, "beta and alpha other than 1")
+    total = relax.op.add(relax.op.matmul(lhs.expr, rhs.expr), bias.expr)
+    return TensorValue(context.emit(total, node.scope or "addmm"))
+
+
+@converter("aten::matmul", "aten::mm", "aten::bmm", lowering="matmul of float tensors")
+def matmul(context: ImportContext, node: Node) -> TensorValue:
+    """aten::matmul(Tensor self, Tensor other) -> Tensor"""
+    lhs, rhs = (context.tensor(node, name) for name in node.args)
+    if lhs.dtype not in FLOAT_DTYPES or rhs.dtype != lhs.dtype:
+        raise context.unsupported(node, f"{describe(lhs)} and {describe(rhs)}; accepted are floats of one dtype")
+    return TensorValue(context.emit(relax.op.matmul(lhs.expr, rhs.expr), node.scope or "matmul"))
+
+
+def _with_bias(context: ImportContext, node: Node, name: str, expr: Any, *, rank: int, axis: int) -> TensorValue:
+    if node.args[name] is not None:
+        expr = relax.op.add(expr, along(_float(context, node, name).expr, rank, axis))
+    return TensorValue(context.emit(expr, node.scope or node.name.split("::")[1]))
+
+
+@converter("aten::batch_norm", lowering="multiply and add of float tensors")
+def batch_norm(context: ImportContext, node: Node) -> TensorValue:
+    """aten::batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool
+    training, float momentum, float eps, bool cudnn_enabled) -> Tensor
+
+    The statistics become a scale and a shift per channel, and the result is a fused multiply-add, as in PyTorch. The
+    sums are rounded twice, to float64 and to float32: one in 2^28 may differ by an ulp.
+    Source: aten/src/ATen/native/cpu/batch_norm_kernel.cpp, batch_norm_cpu_collect_linear_and_constant_terms.
+    """
+    value = _float(context, node, "input")
+    if node.args["training"] or value.dtype != "float32":
+        raise context.unsupported(node, f"training {node.args['training']} on {value.dtype}; accepted: False, float32")
+    mean, variance = (_constant(context, node, name) for name in ("running_mean", "running_var"))
+    if mean is None or variance is None:
+        raise context.unsupported(node, "a batch norm without running statistics")
+    weight, bias = (_constant(context, node, name) for name in ("weight", "bias"))
+    scale = np.float32(1) / np.sqrt(variance + np.float32(context.number(node, "eps")))
+    scale = (scale if weight is None else scale * weight).astype(np.float64)
+    shift = ((0 if bias is None else bias) - mean * scale).astype(np.float32).astype(np.float64)
+    layer = node.scope or "batch_norm"
+    shape = [1, -1] + [1] * (len(value.shape) - 2)
+    factor, addend = (
+        context.param(f"{layer}_{name}", array.reshape(shape)) for name, array in (("scale", scale), ("shift", shift))
+    )
+    wide = relax.op.add(relax.op.multiply(cast(value.expr, "float64"), factor), addend)
+    return value.with_expr(context.emit(cast(wide, "float32"), layer))
+
+
+def _constant(context: ImportContext, node: Node, name: str) -> npt.NDArray[np.float32] | None:
+    operand = node.args[name]
+    if operand is None:
+        return None
+    if isinstance(operand, TensorConstant):
+        return operand.array.astype(np.float32)
+    raise context.unsupported(node, f"{name} must be a tensor of the model, found {describe(context.resolve(operand))}")
+
+
+# ---- pools and means: the float forms of the converters in pooling.py
+
+
+def average_pool2d(context: ImportContext, node: Node, value: TensorValue) -> TensorValue:
+    """Returns aten::avg_pool2d(Tensor self, ...) of a float tensor, with all its options.
+
+    The sum over a window is divided by its number of elements; positions where that is not the kernel's size are
+    corrected by a factor.
+    """
+    _check_map(context, node, value)
+    kernel = _two(context.integers(node, "kernel_size"))
+    strides = _two(context.integers(node, "stride") or list(kernel))
+    padding = _two(context.integers(node, "padding"))
+    ceil_mode = bool(context.argument(node, "ceil_mode"))
+    sizes = [
+        window_counts(value.shape[2 + axis], kernel[axis], strides[axis], padding[axis], ceil_mode=ceil_mode)
+        for axis in (0, 1)
+    ]
+    after = [
+        max((len(counts) - 1) * strides[axis] + kernel[axis] - padding[axis] - value.shape[2 + axis], 0)
+        for axis, (counts, _) in enumerate(sizes)
+    ]
+    mean = relax.op.nn.avg_pool2d(
+        value.expr, kernel, strides, padding=(*padding, *after), ceil_mode=False, count_include_pad=True
+    )
+    override = context.argument(node, "divisor_override")
+    if override is not None:
+        divisors = np.asarray([[override]])
+    else:
+        kind = 0 if context.argument(node, "count_include_pad") else 1
+        divisors = np.multiply.outer(sizes[0][kind], sizes[1][kind])
+    factors = kernel[0] * kernel[1] / divisors
+    if (factors != 1).any():
+        mean = relax.op.multiply(mean, constant(factors[np.newaxis, np.newaxis], value.dtype))
+    return value.with_expr(context.emit(mean, node.scope or "avg_pool2d"))
+
+
+def window_counts(
+    extent: int, kernel: int, stride: int, padding: int, *, ceil_mode: bool, dilation: int = 1
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Returns for each window along a dimension how many elements it has: with the padding, and without.
+
+    With ceil_mode a last window may reach past the padding, but must not start there.
+    Source: aten/src/ATen/native/Pool.h, pooling_output_shape_pad_lr.
+    """
+    room = extent + 2 * padding - dilation * (kernel - 1) - 1
+    outputs = (room + (stride - 1 if ceil_mode else 0)) // stride + 1
+    if ceil_mode and (outputs - 1) * stride >= extent + padding:
+        outputs -= 1
+    starts = np.arange(outputs) * stride - padding
+    padded_ends = np.minimum(starts + kernel, extent + padding)
+    return padded_ends - starts, np.minimum(padded_ends, extent) - np.maximum(starts, 0)
+
+
+def adaptive_average_pool2d(context: ImportContext, node: Node, value: TensorValue) -> TensorValue:
+    """Returns aten::adaptive_avg_pool2d(Tensor self, SymInt[2] output_size) of a float tensor."""
+    _check_map(context, node, value)
+    asked = context.argument(node, "output_size")
+    sizes = [extent if size is None else int(size) for size, extent in zip(asked, value.shape[2:], strict=True)]
+    pool = relax.op.nn.adaptive_avg_pool2d(value.expr, tuple(sizes))
+    return value.with_expr(context.emit(pool, node.scope or "adaptive_avg_pool2d"))
+
+
+def mean_over(context: ImportContext, node: Node, value: TensorValue) -> TensorValue:
+    """Returns aten::mean.dim(Tensor self, int[1]? dim, bool keepdim=False) of a float tensor."""
+    same = {"float32": FLOAT32_TYPE, "float64": FLOAT64_TYPE}.get(value.dtype)
+    if same is None or node.args["dtype"] not in (None, same):
+        raise context.unsupported(node, f"{describe(value)} to dtype {node.args['dtype']}; accepted is one float dtype")
+    dims = context.argument(node, "dim")
+    axes = None if not dims else [int(dim) % len(value.shape) for dim in dims]
+    mean = relax.op.mean(value.expr, axes, bool(context.argument(node, "keepdim")))
+    return value.with_expr(context.emit(mean, node.scope or "mean"))
+
+
+def _check_map(context: ImportContext, node: Node, value: TensorValue) -> None:
+    if len(value.shape) != 4 or value.dtype not in FLOAT_DTYPES:
+        raise context.unsupported(node, f"{describe(value)} of shape {value.shape}; accepted are floats [N, C, H, W]")
+
+
+def _float(context: ImportContext, node: Node, name: str) -> TensorValue:
+    value = context.tensor(node, name)
+    if value.dtype not in FLOAT_DTYPES:
+        raise context.unsupported(node, f"{name} must be a float tensor, found {describe(value)}")
+    return value
+
+
+def _two(values: Sequence[int]) -> tuple[int, int]:
+    """Returns height and width from a list of one or two numbers."""
+    return (values[0], values[0]) if len(values) == 1 else (values[0], values[1])
