@@ -117,26 +117,35 @@ def compare_captured(
     kernels: bool = True,
 ) -> Comparison:
     """Compares a captured model with a reference run that was made before, so one run serves several paths."""
-    every_layer = import_graph(captured.graph, all_layers=True)
-    observed = compile_imported(every_layer, target, kernels=kernels)
-    values = observed.run_flat(list(inputs))
-    layers = tuple(
-        _compare(layer, reference.values[layer.name], ours)
-        for layer, ours in zip(every_layer.layers, values, strict=True)
-    )
     deployed = compile_imported(import_graph(captured.graph), target, kernels=kernels)
-    flat = _flat(reference.output)
     outputs = tuple(
         _compare(ImportedLayer(f"output{i}", i, "", "", "", None), _reference_value(expected), ours)
-        for i, (expected, ours) in enumerate(zip(flat, deployed.run_flat(list(inputs)), strict=True))
+        for i, (expected, ours) in enumerate(zip(_flat(reference.output), deployed.run_flat(list(inputs)), strict=True))
     )
     return Comparison(
         captured.graph.engine,
         deployed.target.name,
         str(deployed.report["path"]),
         tuple(deployed.report["messages"]),
-        layers,
+        compare_layers(captured, reference, inputs, target, kernels=kernels),
         outputs,
+    )
+
+
+def compare_layers(
+    captured: CapturedModel,
+    reference: ReferenceRun,
+    inputs: Sequence[npt.NDArray[Any]],
+    target: Any = "host",
+    *,
+    kernels: bool = True,
+) -> tuple[LayerComparison, ...]:
+    """Compares every layer, computed by a program that returns them all."""
+    every_layer = import_graph(captured.graph, all_layers=True)
+    values = compile_imported(every_layer, target, kernels=kernels).run_flat(list(inputs))
+    return tuple(
+        _compare(layer, reference.values[layer.name], ours)
+        for layer, ours in zip(every_layer.layers, values, strict=True)
     )
 
 

@@ -105,12 +105,12 @@ def lower(
         mod = relax.transform.BindParams("main", dict(imported.params))(imported.mod)
         verify(mod)
         report = {"path": "portable", "messages": _portable_messages(target, kernels)}
-        if kernels and target.has_kernels:
+        if kernels and target.kernels is not None:
             # 1. Channels last, the layout of the kernels.
             mod = convert_to_channels_last(mod)
             verify(mod)
             # 2. Kernels in place of what they compute, constants packed.
-            mod, selection = select_kernels(mod, target.name)
+            mod, selection = select_kernels(mod, target.kernels)
             verify(mod)
             report = _kernel_report(selection)
         # 3. What is left becomes plain Relax, then TVM's generic code, fused.

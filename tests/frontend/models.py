@@ -7,6 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from qtorch_relay._tvm import tvm
+
+# Portable code for tests: LLVM compiles it ten times faster without optimization. That optimization changes no code (fused
+# multiply-adds above all) is tested op by op in tests/qnn, and on whole networks by `make zoo`.
+UNOPTIMIZED = tvm.target.Target({"kind": "llvm", "opt-level": 0})
+
 SCALE, ZERO_POINT = 0.047, 61
 
 
@@ -163,7 +169,7 @@ class Pools(nn.Module):
                 nn.functional.avg_pool2d(value, 2),
                 nn.functional.avg_pool2d(value, 3, 2, 1, count_include_pad=False),
                 nn.functional.adaptive_avg_pool2d(value, 1),
-                nn.functional.adaptive_avg_pool2d(value, (4, 2)),
+                nn.functional.adaptive_avg_pool2d(value, (3, 2)),
                 value.mean([2, 3]),
                 value.mean([2, 3], keepdim=True),
                 nn.functional.max_pool2d(value, 3, 2, 1),
@@ -235,7 +241,7 @@ CASES: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
     "linears": (Linears, [(2, 3, 24)]),
     "elementwise": (Elementwise, [(2, 32, 4, 6), (2, 32, 4, 6)]),
     "concatenations": (Concatenations, [(2, 16, 5, 4)]),
-    "pools": (Pools, [(2, 21, 8, 8)]),
+    "pools": (Pools, [(2, 21, 6, 6)]),
     "activations": (Activations, [(2, 16, 8, 4)]),
     "shapes": (Shapes, [(2, 8, 6, 4)]),
     "shared": (Shared, [(1, 8, 6, 6)]),
