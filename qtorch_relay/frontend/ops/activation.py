@@ -15,7 +15,7 @@ from qtorch_relay.qnn import lookup
 from qtorch_relay.qparams import is_identity
 
 
-@converter("aten::relu", "aten::relu_", lowering="maximum with the zero point")
+@converter("aten::relu", "aten::relu_", lowering="maximum with the zero point, or with 0")
 def relu(context: ImportContext, node: Node) -> QuantizedValue | TensorValue:
     """aten::relu(Tensor self) -> Tensor"""
     value = context.any_tensor(node, "self")

@@ -37,7 +37,7 @@ class Window:
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
-@converter("aten::max_pool2d", "quantized::max_pool2d", lowering="max_pool2d of codes")
+@converter("aten::max_pool2d", "quantized::max_pool2d", lowering="max_pool2d of codes or floats")
 def max_pool2d(context: ImportContext, node: Node) -> QuantizedValue | TensorValue:
     """aten::max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool
     ceil_mode=False) -> Tensor
