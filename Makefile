@@ -20,7 +20,7 @@ demo: $(INSTALLED)
 	$(BIN)/qtorch-relay demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ from accuracy_reports.zoo import IMAGE_SIZES, quantized_model, random_images
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.target import host_cpu
 
-ENGINES = ("fbgemm", "onednn")
+ENGINES = ("fbgemm", "onednn", "x86", "qnnpack")
 OURS = "qtorch_relay"
 TURNS = 5
 WARM_UP_CALLS = 3

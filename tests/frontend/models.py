@@ -9,7 +9,7 @@ from torch import nn
 
 from qtorch_relay._tvm import tvm
 
-# Portable code for tests: LLVM compiles it ten times faster without optimization. That optimization changes no code (fused
+# Portable code for tests: LLVM compiles it ten times faster without optimization. That optimizing changes no code (fused
 # multiply-adds above all) is tested op by op in tests/qnn, and on whole networks by `make zoo`.
 UNOPTIMIZED = tvm.target.Target({"kind": "llvm", "opt-level": 0})
 
