@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,20 +80,27 @@ def pack_depthwise(
             place = position[row, kernel_row]
             if place // QUAD == quad:
                 taps[:, index, place % QUAD] = weight[:, 0, kernel_row, column]
+    packed, lane_channels = pack_taps(isa, taps, plan.blocks)
+    zero_point_u8 = in_zero_point + 128 if spec.in_dtype == "int8" else in_zero_point
+    init, bound = accumulator_start(weight.reshape(spec.in_channels, -1), zero_point_u8, bias_s32, lane_channels)
+    return [packed, init, *pack_requantize(requantize, bound, lane_channels, zero_point_u8)]
+
+
+def pack_taps(
+    isa: Any, taps: npt.NDArray[np.int8], blocks: Sequence[ChannelBlocks]
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
+    """Returns taps [channels, dots, 4] as flat [block][dot][vector][lane][4], and each lane's channel or -1."""
     packed, lanes = [], []
-    for block in plan.blocks:
+    for block in blocks:
         order = isa.interleaved_order(block.vectors)
         for index in range(block.count):
             channels = order + min(block.start + index * order.size, block.last_start)
-            valid = channels < spec.in_channels
+            valid = channels < len(taps)
             by_lane = np.where(valid[..., None, None], taps[np.where(valid, channels, 0)], 0)
             # [vector, lane, dot, 4] -> [dot, vector, lane, 4]
             packed.append(by_lane.transpose(2, 0, 1, 3).astype(np.int8).ravel())
             lanes.append(np.where(valid, channels, -1).ravel())
-    lane_channels = np.concatenate(lanes)
-    zero_point_u8 = in_zero_point + 128 if spec.in_dtype == "int8" else in_zero_point
-    init, bound = accumulator_start(weight.reshape(spec.in_channels, -1), zero_point_u8, bias_s32, lane_channels)
-    return [np.concatenate(packed), init, *pack_requantize(requantize, bound, lane_channels, zero_point_u8)]
+    return np.concatenate(packed), np.concatenate(lanes)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from qtorch_relay._tvm import PrimFunc, T
 from qtorch_relay.kernels.conv2d_pack import Weight, accumulator_start
-from qtorch_relay.kernels.depthwise import MAX_TAPS
+from qtorch_relay.kernels.depthwise import MAX_TAPS, pack_taps
 from qtorch_relay.kernels.depthwise_plan import QUAD, ChannelBlocks, channel_blocks
 from qtorch_relay.kernels.requantize import Epilogue, pack_requantize, requantize_arguments
 from qtorch_relay.kernels.spec import PairSaturatedDepthwiseSpec, RequantizeParams
@@ -76,18 +76,9 @@ def pack_depthwise_pairs(
     padded = np.zeros((spec.in_channels, quads_of(spec) * QUAD), np.int8)
     padded[:, : flat.shape[1]] = flat
     taps = padded.reshape(spec.in_channels, -1, QUAD)
-    packed, lanes = [], []
-    for block in channel_blocks(spec.in_channels, isa.LANES):
-        order = isa.interleaved_order(block.vectors)
-        for index in range(block.count):
-            channels = order + min(block.start + index * order.size, block.last_start)
-            valid = channels < spec.in_channels
-            by_lane = np.where(valid[..., None, None], taps[np.where(valid, channels, 0)], 0)
-            packed.append(by_lane.transpose(2, 0, 1, 3).astype(np.int8).ravel())
-            lanes.append(np.where(valid, channels, -1).ravel())
-    lane_channels = np.concatenate(lanes)
+    packed, lane_channels = pack_taps(isa, taps, channel_blocks(spec.in_channels, isa.LANES))
     init, bound = accumulator_start(flat, in_zero_point, bias_s32, lane_channels)
-    return [np.concatenate(packed), init, *pack_requantize(requantize, bound, lane_channels, in_zero_point)]
+    return [packed, init, *pack_requantize(requantize, bound, lane_channels, in_zero_point)]
 
 
 @dataclass(frozen=True)

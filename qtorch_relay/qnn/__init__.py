@@ -21,6 +21,7 @@ one more attribute or a last, optional operand; each docstring says what that be
   qnn.lookup       | data, table, input_scale, input_zero_point, output_scale, output_zero_point    | the op itself
 """
 
+from qtorch_relay.qnn import transform
 from qtorch_relay.qnn.conv import conv2d
 from qtorch_relay.qnn.dense import dense
 from qtorch_relay.qnn.elementwise import add, concatenate, mul
@@ -38,4 +39,5 @@ __all__ = [
     "mul",
     "quantize",
     "requantize",
+    "transform",
 ]
