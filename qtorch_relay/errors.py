@@ -48,3 +48,10 @@ class FloatModelWarning(UserWarning):
         super().__init__(
             "nothing in this model is int8: it runs in float, slowly, as generic code; quantize it with PyTorch first"
         )
+
+
+class PortablePathWarning(UserWarning):
+    """A target has no int8 kernels: the program gives the same codes by generic code, slower."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(f"there are no int8 kernels for {target} yet: the portable path gives the same codes, slower")

@@ -11,7 +11,7 @@ import numpy as np
 from qtorch_relay import target as target_table
 from qtorch_relay._tvm import relax, tvm
 from qtorch_relay.capture.torchscript import from_torch
-from qtorch_relay.errors import FloatModelWarning, InvalidInputError
+from qtorch_relay.errors import FloatModelWarning, InvalidInputError, PortablePathWarning
 from qtorch_relay.frontend.importer import ENGINE_ATTRIBUTE, ImportedModule, import_graph, output_interface
 from qtorch_relay.lowering.channels_last import convert_to_channels_last
 from qtorch_relay.lowering.lift_constants import lift_constants
@@ -65,8 +65,12 @@ def compile(
         kernels: False takes the portable path (canonicalization and generic code) on any target; the codes are the
         same.
 
-    Warns: FloatModelWarning if nothing in a PyTorch model is int8.
+    Warns: FloatModelWarning if nothing in a PyTorch model is int8; PortablePathWarning if the target has no int8
+        kernels.
     """
+    resolved = target_table.resolve(target)
+    if kernels and resolved.kernels is None:
+        warnings.warn(PortablePathWarning(resolved.name), stacklevel=2)
     if isinstance(model, tuple):
         mod, params = model
         arrays = {name: value if isinstance(value, np.ndarray) else value.numpy() for name, value in params.items()}
@@ -76,7 +80,7 @@ def compile(
         mod, arrays = imported.mod, imported.params
         if not _has_codes(mod):
             warnings.warn(FloatModelWarning(), stacklevel=2)
-    return compile_imported(ImportedModule(mod, arrays, ()), target, kernels=kernels)
+    return compile_imported(ImportedModule(mod, arrays, ()), resolved, kernels=kernels)
 
 
 def compile_imported(imported: ImportedModule, target: Any = "host", *, kernels: bool = True) -> CompiledModel:
@@ -168,7 +172,7 @@ def _has_codes(mod: Any) -> bool:
 def _portable_messages(target: Target, kernels: bool) -> list[str]:
     if not kernels:
         return ["the portable path was asked for: generic code, the same codes, slower"]
-    return [f"there are no int8 kernels for {target.name} yet: the portable path gives the same codes, slower"]
+    return [str(PortablePathWarning(target.name))]
 
 
 def _kernel_report(selection: SelectionReport) -> dict[str, Any]:

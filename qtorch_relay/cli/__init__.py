@@ -8,7 +8,7 @@ import warnings
 import typer
 
 from qtorch_relay.cli import demo, info, model, run
-from qtorch_relay.errors import QTorchRelayError
+from qtorch_relay.errors import PortablePathWarning, QTorchRelayError
 
 USER_ERROR_STATUS = 2
 
@@ -41,6 +41,8 @@ for command in (
 def main() -> None:
     """Runs the command line; an error the user can cause is one message and exit status 2."""
     warnings.filterwarnings("ignore", module=r"(torch|torchvision|tvm|onnxruntime)(\.|$)")
+    # `compile` says it in its report
+    warnings.filterwarnings("ignore", category=PortablePathWarning)
     warnings.showwarning = _show_warning
     try:
         app()
