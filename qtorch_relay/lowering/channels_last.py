@@ -134,13 +134,15 @@ def _with(call: Any, args: list[Any], **changes: Any) -> Any:
 
 def _conv2d(forms: _Forms, call: Any) -> tuple[Any, int] | None:
     kernel_zero_point = call.args[3]
-    if constant_array(kernel_zero_point).any():
+    if str(call.attrs["data_layout"]) != "NCHW" or constant_array(kernel_zero_point).any():
         return None
     return _with(call, [forms.last(call.args[0]), *call.args[1:]], data_layout="NHWC"), 1
 
 
 def _max_pool2d(forms: _Forms, call: Any) -> tuple[Any, int] | None:
     attrs = call.attrs
+    if str(attrs.layout) != "NCHW":
+        return None
     pool = relax.op.nn.max_pool2d(
         forms.last(call.args[0]),
         pool_size=tuple(attrs.pool_size),
@@ -154,6 +156,8 @@ def _max_pool2d(forms: _Forms, call: Any) -> tuple[Any, int] | None:
 
 
 def _avg_pool2d(forms: _Forms, call: Any) -> tuple[Any, int] | None:
+    if str(call.attrs["layout"]) != "NCHW":
+        return None
     return _with(call, [forms.last(call.args[0]), *call.args[1:]], layout="NHWC"), 1
 
 
@@ -167,7 +171,7 @@ def _along_axis(forms: _Forms, call: Any) -> tuple[Any, int] | None:
 
 
 def _elementwise(forms: _Forms, call: Any) -> tuple[Any, int] | None:
-    """Ops on tensors of one shape, or of rank 4 that broadcast, and on numbers."""
+    """Ops on variables of rank 4, and on constants that are read whole."""
     tensors = [argument for argument in call.args if isinstance(argument, relax.Var)]
     if not any(forms.has_last(tensor) for tensor in tensors) or any(_rank(tensor) != 4 for tensor in tensors):
         return None
@@ -176,9 +180,9 @@ def _elementwise(forms: _Forms, call: Any) -> tuple[Any, int] | None:
 
 
 def _broadcast(forms: _Forms, call: Any) -> tuple[Any, int] | None:
-    """Plain elementwise ops. A constant with fewer dimensions would broadcast along other ones in the twin."""
+    """Elementwise ops that broadcast. A constant with fewer dimensions would do so along other ones in the twin."""
     constants = [constant_array(argument) for argument in call.args if is_constant(argument)]
-    if any(array.size > 1 and array.ndim != 4 for array in constants):
+    if any(array.ndim > 4 or (array.size > 1 and array.ndim != 4) for array in constants):
         return None
     return _elementwise(forms, call)
 
@@ -249,8 +253,8 @@ RULES: dict[str, Rule] = {
     "qnn.requantize": _along_axis,
     "qnn.dequantize": _along_axis,
     "qnn.lookup": _elementwise,
-    "qnn.add": _elementwise,
-    "qnn.mul": _elementwise,
+    "qnn.add": _broadcast,
+    "qnn.mul": _broadcast,
     "qnn.concatenate": _concatenate,
     "relax.add": _broadcast,
     "relax.maximum": _broadcast,
