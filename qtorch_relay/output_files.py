@@ -14,12 +14,21 @@ from qtorch_relay.errors import OutputPathError
 
 def check_output_path(path: Path) -> None:
     """Raises OutputPathError if no file can be written at path: said before the work that makes its contents."""
-    if path.is_dir():
+    try:
+        goal = path.resolve()  # a link stays, what it points to is written
+        exists = goal.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, a NUL
+        raise OutputPathError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+    if goal.is_dir():
         raise OutputPathError(f"cannot write {path}: it is a folder; give the name of a file in it")
-    if not path.parent.is_dir():
-        raise OutputPathError(f"cannot write {path}: the folder {path.parent} does not exist; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputPathError(f"cannot write {path}: the folder {path.parent} is not writable")
+    if exists and not goal.is_file():
+        # A rename would put the file in the place of the device itself: of /dev/null, for every program.
+        raise OutputPathError(f"cannot write {path}: it is a device or a pipe; give the name of a file")
+    folder = goal.parent if path.is_symlink() else path.parent
+    if not folder.is_dir():
+        raise OutputPathError(f"cannot write {path}: the folder {folder} does not exist; make it first")
+    if not os.access(folder, os.W_OK):
+        raise OutputPathError(f"cannot write {path}: the folder {folder} is not writable")
 
 
 @contextmanager
@@ -27,17 +36,18 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Yields a file to write; it takes path's place when the block ends, and vanishes if the block raises.
 
     Raises:
-        OutputPathError: the folder is missing or not writable, or the disk is full.
+        OutputPathError: the path is no file's, the folder is missing or not writable, or the disk is full.
     """
     check_output_path(path)
+    goal = path.resolve()
     # Beside its goal, since a rename is atomic within one file system only. Not by tempfile: its files have mode 0600.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = goal.with_name(f".{goal.name}.{secrets.token_hex(4)}.tmp")
     try:
         with os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666), "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, goal)
     except OSError as error:
         raise OutputPathError(f"cannot write {path}: {error.strerror or error}") from error
     finally:

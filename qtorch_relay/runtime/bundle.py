@@ -110,6 +110,8 @@ def _read(archive: zipfile.ZipFile, file_size: int) -> CompiledModel:
 def _check_members(archive: zipfile.ZipFile, file_size: int) -> Mapping[str, zipfile.ZipInfo]:
     members = {info.filename: info for info in archive.infolist()}
     expected = {_MANIFEST, *PART_NAMES}
+    if any(name.endswith("/constants.pkl") for name in members):
+        raise BundleError("it is a TorchScript file, not a bundle; compile it first")
     if len(archive.infolist()) != len(expected) or set(members) != expected:
         raise BundleError(f"it has the members {sorted(members)}; a bundle has {sorted(expected)}")
     for info in members.values():

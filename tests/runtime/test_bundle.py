@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from qtorch_relay import target as targets
 from qtorch_relay.errors import BundleError, OutputPathError, QTorchRelayError, TargetError
@@ -317,6 +318,37 @@ def test_unwritable_paths_leave_nothing_behind(linear: CompiledModel, tmp_path: 
     with pytest.raises(OutputPathError, match="cannot write"):
         linear.save(tmp_path / where)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_pipe_is_not_replaced(linear: CompiledModel, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(
+        OutputPathError, match=r"cannot write .*pipe: it is a device or a pipe; give the name of a file"
+    ):
+        linear.save(pipe)
+    assert pipe.is_fifo()
+
+
+def test_a_link_stays_a_link(linear: CompiledModel, tmp_path: Path) -> None:
+    link = tmp_path / "link.qtr"
+    link.symlink_to("model.qtr")
+    linear.save(link)
+    assert link.is_symlink()
+    assert load(tmp_path / "model.qtr").inputs == linear.inputs
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b"], ids=["long", "nul"])
+def test_names_no_file_can_have_are_refused(linear: CompiledModel, tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputPathError, match="cannot write"):
+        linear.save(tmp_path / name)
+
+
+def test_torchscript_is_no_bundle(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.jit.trace(torch.nn.ReLU(), torch.zeros(1)).save(str(path))
+    with pytest.raises(BundleError, match="it is a TorchScript file, not a bundle; compile it first"):
+        load(path)
 
 
 def test_a_failing_save_keeps_the_old_file(
