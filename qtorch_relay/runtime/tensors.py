@@ -95,7 +95,7 @@ def _from_torch(tensor: Any, spec: TensorSpec) -> npt.NDArray[Any]:
     dtype = str(tensor.dtype).removeprefix("torch.")
     if tuple(tensor.shape) != spec.shape or dtype != spec.dtype:
         raise _mismatch(tensor.shape, dtype, spec)
-    array: npt.NDArray[Any] = tensor.detach().numpy()
+    array: npt.NDArray[Any] = tensor.detach().resolve_neg().numpy()
     return array
 
 

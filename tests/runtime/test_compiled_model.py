@@ -68,6 +68,7 @@ def test_quantized_output_is_codes_in_numpy_and_quantized_in_torch(codes: Compil
         lambda x: torch.from_numpy(np.concatenate([x, x], axis=1))[:, :8],
         lambda x: torch.cat([torch.zeros(1), torch.from_numpy(x).flatten()])[1:].view(2, 8),
         lambda x: torch.from_numpy(x).requires_grad_(),
+        lambda x: torch._neg_view(torch.from_numpy(-x)),
     ],
     ids=[
         "fortran",
@@ -77,6 +78,7 @@ def test_quantized_output_is_codes_in_numpy_and_quantized_in_torch(codes: Compil
         "torch columns",
         "torch misaligned",
         "grad",
+        "negative view",
     ],
 )
 def test_any_memory_layout_is_read_right(linear: CompiledModel, random_input: Make, change: Callable[..., Any]) -> None:
