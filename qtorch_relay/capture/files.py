@@ -18,6 +18,8 @@ def load_model(path: str | os.PathLike[str]) -> torch.jit.ScriptModule:
 
     Raises: ModelFileError if the file is missing, truncated, or not TorchScript; UnsupportedOpError for a .pt2 file.
     """
+    if not os.fspath(path):
+        raise ModelFileError("the path of the model is empty; give the path of a TorchScript file")
     file = Path(path)
     if not file.exists():
         raise ModelFileError(f"{file}: no such file")
@@ -34,6 +36,11 @@ def load_model(path: str | os.PathLike[str]) -> torch.jit.ScriptModule:
         raise ModelFileError(f"{file} {problem}") from None
     except OSError as error:
         raise ModelFileError(f"{file} cannot be read: {error.strerror}") from None
+    if "lib.so" in names and "manifest.json" in names:
+        raise ModelFileError(
+            f"{file} is a bundle, compiled already: qtorch_relay.load reads it, "
+            "`qtorch-relay run` too if it is named .qtr"
+        )
     if "constants.pkl" not in names:
         what = "holds pickled Python objects (torch.save)" if "data.pkl" in names else "is a zip file"
         raise ModelFileError(f"{file} {what}, not TorchScript; {_HOW_TO_SAVE}")

@@ -42,12 +42,21 @@ class InputSpec:
             raise InvalidInputError(f"{label} has dtype {self.dtype!r}; accepted are {', '.join(DTYPES)}")
 
     def example(self) -> torch.Tensor:
-        """Returns a tensor to trace with: seeded normal floats, zeros for the other dtypes (any index is valid)."""
+        """Returns a tensor to trace with: seeded normal floats, zeros for the other dtypes (any index is valid).
+
+        Raises: InvalidInputError if there is not the memory for it.
+        """
         dtype = DTYPES[self.dtype]
-        if not dtype.is_floating_point:
-            return torch.zeros(self.shape, dtype=dtype)
-        generator = torch.Generator().manual_seed(0)
-        return torch.randn(self.shape, generator=generator).to(dtype)
+        try:
+            if not dtype.is_floating_point:
+                return torch.zeros(self.shape, dtype=dtype)
+            generator = torch.Generator().manual_seed(0)
+            return torch.randn(self.shape, generator=generator).to(dtype)
+        except (RuntimeError, MemoryError) as error:  # torch has no class of its own for this
+            raise InvalidInputError(f"there is not the memory for {self}; check its shape") from error
+
+    def __str__(self) -> str:
+        return f"{'an input' if self.name is None else f'input {self.name!r}'}, {self.dtype} {list(self.shape)}"
 
 
 def parse_input_infos(input_infos: Any) -> tuple[InputSpec, ...]:
@@ -83,8 +92,15 @@ def _parse_entry(entry: Any) -> InputSpec:
         spec = _parse_entry(info)
         return InputSpec(name, spec.shape, spec.dtype)
     if isinstance(info, list | tuple) and len(info) == 2 and isinstance(info[0], list | tuple | torch.Size):
-        return InputSpec(name, _shape(name, info[0]), str(info[1]).removeprefix("torch."))
+        return InputSpec(name, _shape(name, info[0]), _dtype_name(info[1]))
     return InputSpec(name, _shape(name, info), "float32")
+
+
+def _dtype_name(dtype: Any) -> str:
+    """Returns the name of a torch or numpy dtype, or of numpy's class of its elements."""
+    if isinstance(dtype, type) and issubclass(dtype, np.generic):
+        return dtype.__name__
+    return str(dtype).removeprefix("torch.")
 
 
 def _shape(name: str, shape: Any) -> tuple[int, ...]:
@@ -102,6 +118,16 @@ def check_count(specs: Sequence[InputSpec], model_names: Sequence[str]) -> None:
     """Raises InvalidInputError unless there is one InputSpec per input of the model's forward."""
     if len(specs) != len(model_names):
         raise InvalidInputError(
-            f"the model takes {len(model_names)} inputs ({', '.join(model_names) or 'none'}), "
-            f"input_infos describes {len(specs)}"
+            f"the model takes {len(model_names)} input{'' if len(model_names) == 1 else 's'} "
+            f"({', '.join(model_names) or 'none'}), input_infos describes {len(specs)}; describe each of them once"
         )
+
+
+def check_order(specs: Sequence[InputSpec], model_names: Sequence[str]) -> None:
+    """Raises InvalidInputError if an input has the name of another of the model's: order counts, names are labels."""
+    for i, (spec, name) in enumerate(zip(specs, model_names, strict=True)):
+        if spec.name is not None and spec.name != name and spec.name in model_names:
+            raise InvalidInputError(
+                f"input {i} of the model is {name!r}, input_infos calls it {spec.name!r}, the name of another; "
+                f"describe the inputs in the model's order: {', '.join(model_names)}"
+            )

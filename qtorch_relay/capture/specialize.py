@@ -8,10 +8,12 @@ decide them; a size that depends on the data (nonzero, a branch on values) stays
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from qtorch_relay.capture.inputs import InputSpec
 from qtorch_relay.capture.interpreter import has_rule, op_name, parse_schema, run_node
 from qtorch_relay.capture.passes import fold
 from qtorch_relay.capture.provenance import SourceMap
@@ -30,15 +32,26 @@ _NOT_RUN = frozenset({
 })  # fmt: skip
 
 
-def specialize(graph: Any, examples: list[torch.Tensor], sources: SourceMap) -> frozenset[str]:
+class _NodeError(Exception):
+    """A node cannot run on what it was given."""
+
+
+def specialize(graph: Any, specs: Sequence[InputSpec], sources: SourceMap) -> frozenset[str]:
     """Folds shape queries and all that follows from them, until nothing changes.
 
     Returns: the names of the values that the last run held in channels-last memory.
     Raises: InvalidInputError if the model cannot take inputs of these shapes and dtypes.
     """
+    examples = [spec.example() for spec in specs]
     changed = True
     while changed:
-        changed, values = _fold_queries(graph, examples, sources)
+        try:
+            changed, values = _fold_queries(graph, examples, sources)
+        except _NodeError as error:
+            raise InvalidInputError(
+                f"the model cannot run on {'; '.join(map(str, specs))}: {error}; "
+                "check the shapes and dtypes in input_infos"
+            ) from error
         if changed:
             fold(graph)
     _refuse_certain_exception(graph, sources)
@@ -116,10 +129,10 @@ def _run(node: Any, args: list[Any], sources: SourceMap) -> tuple[Any, ...]:
         return run_node(node, args)
     except (RuntimeError, IndexError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidInputError(
-            f"the model cannot run on these inputs: {node.kind()}{sources.place(node)} says: {reason}; "
-            "check the shapes and dtypes in input_infos"
-        ) from error
+        # oneDNN knows no more to say than that it could not; what the node was given tells.
+        found = [f"{value.dtype} {list(value.shape)}" for value in args if isinstance(value, torch.Tensor)]
+        given = f" given {', '.join(found)}".replace("torch.", "") if found else ""
+        raise _NodeError(f"{node.kind()}{sources.place(node)}{given} says: {reason.rstrip('.')}") from error
 
 
 def _has_shape_only(value: Any) -> bool:

@@ -13,7 +13,7 @@ from qtorch_relay.capture.convert import to_graph
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.capture.files import load_model
 from qtorch_relay.capture.graph import Graph
-from qtorch_relay.capture.inputs import InputSpec, check_count, parse_input_infos
+from qtorch_relay.capture.inputs import InputSpec, check_count, check_order, parse_input_infos
 from qtorch_relay.capture.mutation import refuse_state, rename_mutated
 from qtorch_relay.capture.passes import drop_messages, fold, inline, resolve_attributes
 from qtorch_relay.capture.provenance import SourceMap
@@ -56,7 +56,7 @@ def capture_model(model: Any, input_infos: Any, engine: str | None = None) -> Ca
         refuse_state(torch_graph, sources)
         fold(torch_graph)
         drop_messages(torch_graph, sources)
-        channels_last = specialize(torch_graph, [spec.example() for spec in specs], sources)
+        channels_last = specialize(torch_graph, specs, sources)
         rename_mutated(torch_graph, sources)
         return CapturedModel(to_graph(torch_graph, specs, name, sources, channels_last), torch_graph)
 
@@ -87,8 +87,7 @@ def _trace(model: torch.nn.Module, specs: tuple[InputSpec, ...]) -> torch.jit.Sc
     except (RuntimeError, IndexError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InvalidInputError(
-            f"the model cannot be traced with inputs {', '.join(str(spec.shape) for spec in specs)}: {reason}; "
-            "check input_infos"
+            f"the model cannot be traced with {'; '.join(map(str, specs)) or 'no inputs'}: {reason}; check input_infos"
         ) from error
     finally:
         for module in training:
@@ -104,7 +103,9 @@ def _name_inputs(torch_graph: Any, script: Any, specs: tuple[InputSpec, ...]) ->
         with torch_graph.insert_point_guard(next(torch_graph.nodes(), torch_graph.return_node())):
             values.pop().replaceAllUsesWith(torch_graph.insertConstant(arguments.pop().default_value))
         torch_graph.eraseInput(len(list(torch_graph.inputs())) - 1)
-    check_count(specs, [argument.name for argument in arguments])
+    names = [argument.name for argument in arguments]
+    check_count(specs, names)
+    check_order(specs, names)
     named = []
     for spec, argument, value in zip(specs, arguments, values, strict=True):
         if str(argument.type) not in ("Tensor", "Optional[Tensor]"):

@@ -40,6 +40,12 @@ def damaged(path, model_file):
                 target.writestr(name, source.read(name))
 
 
+def bundle(path, model):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("manifest.json", "{}")
+        archive.writestr("lib.so", "")
+
+
 BAD_FILES = [
     ("missing.pt", lambda path, model: None, r"no such file"),
     ("folder", lambda path, model: path.mkdir(), r"is a directory"),
@@ -49,6 +55,7 @@ BAD_FILES = [
     ("state.pt", lambda path, model: torch.save({"w": torch.ones(2)}, path), r"torch\.save\), not TorchScript; save"),
     ("module.pt", lambda path, model: torch.save(nn.Linear(2, 2), path), r"torch\.save\), not TorchScript"),
     ("zip.pt", lambda path, model: zipfile.ZipFile(path, "w").close(), r"is a zip file, not TorchScript"),
+    ("bundle.pt", bundle, r"is a bundle, compiled already: qtorch_relay\.load reads it"),
     ("truncated.pt", truncated, r"is truncated or damaged; save it again"),
     ("damaged.pt", damaged, r"cannot be loaded; torch\.jit\.load says: \S+"),
 ]
@@ -85,6 +92,8 @@ GOOD_INPUTS = [
     ([("x", torch.Size([1, 4]))], InputSpec("x", (1, 4), "float32")),
     ([("x", ((1, 4), "int64"))], InputSpec("x", (1, 4), "int64")),
     ([("x", ((1, 4), torch.uint8))], InputSpec("x", (1, 4), "uint8")),
+    ([("x", ((1, 4), np.float32))], InputSpec("x", (1, 4), "float32")),
+    ([("x", ((1, 4), np.dtype("int8")))], InputSpec("x", (1, 4), "int8")),
     ([("x", ())], InputSpec("x", (), "float32")),
     ([torch.zeros(2, 3)], InputSpec(None, (2, 3), "float32")),
     ((np.zeros((2, 3)),), InputSpec(None, (2, 3), "float64")),
@@ -111,9 +120,10 @@ BAD_INPUTS = [
     ([("x", (1, 4)), ("x", (1, 4))], "input names must differ"),
     ([("1x", (1, 4))], "must start with a letter"),
     ([torch.quantize_per_tensor(torch.zeros(1, 4), 1.0, 0, torch.quint8)], "is a quantized tensor"),
-    ([], r"the model takes 1 inputs \(input\), input_infos describes 0"),
-    ([("x", (1, 4)), ("y", (1, 4))], r"the model takes 1 inputs \(input\), input_infos describes 2"),
-    ([("x", (1, 5))], r"aten::linear.*says: .*; check the shapes"),
+    ([], r"the model takes 1 input \(input\), input_infos describes 0"),
+    ([("x", (1, 4)), ("y", (1, 4))], r"the model takes 1 input \(input\), input_infos describes 2"),
+    ([("x", (1, 5))], r"cannot run on input 'x', float32 \[1, 5\]: aten::linear.* given float32 \[1, 5\].*; check the"),
+    ([("x", (1 << 40, 1 << 20))], r"there is not the memory for input 'x', float32 \[\d+, \d+\]; check its shape"),
     ([("x", ((1, 4), "int64"))], r"aten::linear.*says: .*; check the shapes"),
 ]
 
@@ -126,7 +136,7 @@ def test_bad_inputs_are_input_errors(model_file, infos, message):
 
 @pytest.mark.parametrize("infos", [[], [("x", (1, 5))], [("x", (1, 4)), ("y", (1, 4))], [("x", ((1, 4), "int64"))]])
 def test_a_module_that_cannot_be_traced_is_an_input_error(infos):
-    with pytest.raises(InvalidInputError, match=r"the model cannot be traced with inputs .*; check input_infos"):
+    with pytest.raises(InvalidInputError, match=r"the model cannot be traced with .*input.*; check input_infos"):
         from_torch(nn.Linear(4, 3), infos)
 
 
@@ -139,6 +149,22 @@ class ListsOfTensors(nn.Module):
 def test_inputs_that_are_no_tensors_are_refused():
     with pytest.raises(InvalidInputError, match=r"input 'xs' of the model is a List\[Tensor\]; accepted are tensors"):
         from_torch(torch.jit.script(ListsOfTensors()), [("x", (1, 4))])
+
+
+class Difference(nn.Module):
+    def forward(self, a, b):
+        return a - b
+
+
+def test_inputs_in_another_order_than_the_models_are_refused():
+    with pytest.raises(InvalidInputError, match=r"input 0 of the model is 'a', input_infos calls it 'b'.*order: a, b"):
+        from_torch(Difference(), [("b", (1, 4)), ("a", (1, 4))])
+    assert [i.value.name for i in from_torch(Difference(), [("x", (1, 4)), ("y", (1, 4))]).inputs] == ["x", "y"]
+
+
+def test_an_empty_path_is_named():
+    with pytest.raises(ModelFileError, match="the path of the model is empty"):
+        from_torch("", [("x", (1, 4))])
 
 
 def test_names_of_inputs_are_the_callers_or_the_models(model_file):
