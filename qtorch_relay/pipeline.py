@@ -13,6 +13,7 @@ from qtorch_relay._tvm import relax, tvm
 from qtorch_relay.capture.torchscript import from_torch
 from qtorch_relay.errors import FloatModelWarning, InvalidInputError, PortablePathWarning
 from qtorch_relay.frontend.importer import ENGINE_ATTRIBUTE, ImportedModule, import_graph, output_interface
+from qtorch_relay.frontend.pair import import_pair
 from qtorch_relay.lowering.channels_last import convert_to_channels_last
 from qtorch_relay.lowering.lift_constants import lift_constants
 from qtorch_relay.lowering.rebuild import bindings_of, op_name
@@ -72,15 +73,13 @@ def compile(
     if kernels and resolved.kernels is None:
         warnings.warn(PortablePathWarning(resolved.name), stacklevel=2)
     if isinstance(model, tuple):
-        mod, params = model
-        arrays = {name: value if isinstance(value, np.ndarray) else value.numpy() for name, value in params.items()}
-        verify(mod)
+        imported = import_pair(model)
+        verify(imported.mod)
     else:
         imported = import_graph(from_torch(model, input_infos, engine))
-        mod, arrays = imported.mod, imported.params
-        if not _has_codes(mod):
+        if not _has_codes(imported.mod):
             warnings.warn(FloatModelWarning(), stacklevel=2)
-    return compile_imported(ImportedModule(mod, arrays, ()), resolved, kernels=kernels)
+    return compile_imported(imported, resolved, kernels=kernels)
 
 
 def compile_imported(imported: ImportedModule, target: Any = "host", *, kernels: bool = True) -> CompiledModel:
