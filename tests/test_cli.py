@@ -225,6 +225,7 @@ UNSAID = "does not say what the model takes; say it with --input x:1,3,224,224"
         (("compile", "good.pt", *INPUT, "-o", "out.qtr", "--target", "x86-sse9"), UNKNOWN),
         (("compile", "good.pt", *INPUT, "-o", "no/out.qtr"), "the folder no does not exist"),
         (("compile", "good.pt", *INPUT, "-o", "."), "it is a folder"),
+        (("compile", "good.pt", *INPUT, "-o", "good.pt"), "give a bundle a name that ends in .qtr"),
         (("run", "good.pt", "--data", "image.npy", "--target", "ELSEWHERE"), "this host"),
         (("run", "good.pt", "--data", "image.npy", "--threads", 0), "number of threads 0"),
         (("run", "none.qtr", "--data", "image.npy"), "cannot load none.qtr: there is no such file"),
@@ -232,6 +233,10 @@ UNSAID = "does not say what the model takes; say it with --input x:1,3,224,224"
         (("run", "good.qtr", "--data", "none.npy"), "none.npy: there is no such file"),
         (("run", "good.qtr", "--data", "text.npy"), "text.npy is not a .npy or .npz file of plain arrays"),
         (("run", "good.qtr", "--data", "pickled.npy"), "pickled.npy is not a .npy or .npz file of plain arrays"),
+        (("run", "good.pt", "--data", "good.pt"), "good.pt is not a .npy or .npz file of plain arrays: its member"),
+        (("run", "good.qtr", "--data", "empty.npz"), "empty.npz is not a .npy or .npz file of plain arrays: it holds"),
+        (("run", "good.qtr", "--data", "image.npy", *ENGINE), "is compiled already, so --engine cannot change it"),
+        (("run", "good.qtr", "--data", "image.npy", "--target", "x86-sse9"), "so --target cannot change it"),
         (("run", "good.qtr", "--data", "wrong.npy"), "input x is float64 [2]; accepted is float32 [1, 1, 8, 8]"),
         (("run", "good.qtr", "--data", "two.npz"), "2 were given; the model takes 1 input"),
         (("run", "good.qtr", "--data", "image.npy", "-o", "out.txt"), "give a name that ends in .npy or .npz"),
@@ -266,6 +271,7 @@ def test_errors_are_one_message_and_status_2(
     Path("good.qtr").write_bytes(bundle.read_bytes())
     np.save("wrong.npy", np.zeros(2))
     np.save("pickled.npy", np.array([{}]), allow_pickle=True)
+    np.savez("empty.npz")
     np.savez("two.npz", np.zeros(1), np.zeros(1))
     before = sorted(tmp_path.rglob("*"))
     answer = run(*(elsewhere if word == "ELSEWHERE" else word for word in arguments))

@@ -28,11 +28,18 @@ def read_arrays(path: Path) -> Arrays:
         if isinstance(loaded, np.ndarray):
             return {f"{_UNNAMED}0": loaded}
         with loaded:
-            return {name: loaded[name] for name in loaded.files}
+            arrays = {name: loaded[name] for name in loaded.files}
     except FileNotFoundError:
         raise InvalidInputError(f"{path}: there is no such file") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
         raise InvalidInputError(f"{path} is not a .npy or .npz file of plain arrays: {error}") from error
+    foreign = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]  # numpy gives their bytes
+    if foreign or not arrays:
+        raise InvalidInputError(
+            f"{path} is not a .npy or .npz file of plain arrays: "
+            + (f"its member {foreign[0]} is no array" if foreign else "it holds nothing")
+        )
+    return arrays
 
 
 def check_array_path(path: Path, count: int | None = None) -> None:

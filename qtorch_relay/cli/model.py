@@ -20,6 +20,7 @@ from qtorch_relay.cli.options import (
     set_threads,
     summarize_report,
 )
+from qtorch_relay.errors import OutputPathError
 from qtorch_relay.output_files import atomic_write, check_output_path
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def compile_model(
 
     input_infos, resolved = parse_inputs(model, inputs), resolve(target)
     check_output_path(output)
+    if output.suffix != ".qtr":
+        raise OutputPathError(f"cannot write {output}: give a bundle a name that ends in .qtr")
     start = time.perf_counter()
     with working(f"compiling for {resolved.name}"):
         compiled = compile_for(str(model), input_infos, resolved, engine)

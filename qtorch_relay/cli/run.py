@@ -22,7 +22,10 @@ from qtorch_relay.cli.options import (
     set_threads,
     summarize_report,
 )
+from qtorch_relay.errors import InvalidInputError
 from qtorch_relay.runtime import CompiledModel, TensorSpec
+
+HOST = "host"
 
 
 def run(
@@ -36,7 +39,7 @@ def run(
     ] = None,
     inputs: Inputs = None,
     engine: Engine = None,
-    target: TargetName = "host",
+    target: TargetName = HOST,
     threads: Threads = None,
     repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Run N times and tell the median latency.")] = 1,
     as_json: Json = False,
@@ -84,9 +87,19 @@ def _summary(spec: TensorSpec, array: npt.NDArray[Any]) -> dict[str, Any]:
     }
 
 
+def _refuse_compile_options(model: Path, inputs: list[str] | None, engine: str | None, target: str) -> None:
+    given = {"--input": inputs, "--engine": engine, "--target": None if target == HOST else target}
+    names = [name for name, value in given.items() if value]
+    if names:
+        raise InvalidInputError(
+            f"{model} is compiled already, so {', '.join(names)} cannot change it; leave that out, or run the .pt file"
+        )
+
+
 def _open(model: Path, arrays: Arrays, inputs: list[str] | None, engine: str | None, target: str) -> CompiledModel:
     """Returns the model of a bundle, or compiles a TorchScript file, whose inputs the data may describe."""
     if model.suffix == ".qtr":
+        _refuse_compile_options(model, inputs, engine, target)
         from qtorch_relay.runtime import load
 
         return load(model)
