@@ -9,8 +9,8 @@ from torch import nn
 
 from qtorch_relay._tvm import tvm
 
-# Portable code for tests: LLVM compiles it ten times faster without optimization. That optimizing changes no code (fused
-# multiply-adds above all) is tested op by op in tests/qnn, and on whole networks by `make zoo`.
+# Portable code for tests: LLVM compiles it ten times faster without optimization. That optimizing it changes nothing
+# (fused multiply-adds above all) is tested op by op in tests/qnn, and on whole networks by `make zoo`.
 UNOPTIMIZED = tvm.target.Target({"kind": "llvm", "opt-level": 0})
 
 SCALE, ZERO_POINT = 0.047, 61
