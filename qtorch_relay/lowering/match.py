@@ -98,18 +98,24 @@ class Requantized:
 def match_requantized(program: Program, binding: Any) -> Requantized | str:
     """Returns what follows a qnn.conv2d or qnn.dense, or the reason why no kernel can take it."""
     operands = Operands(binding.value)
-    weight = operands["kernel" if "kernel" in operands.op.operands else "weight"]
-    if not is_constant(weight):
+    weight = "kernel" if "kernel" in operands.op.operands else "weight"
+    if not is_constant(operands[weight]):
         return "its weights are not constant"
-    if operands.dtype("kernel" if "kernel" in operands.op.operands else "weight") != "int8":
+    if operands.dtype(weight) != "int8":
         return "its weights are uint8; kernels take int8"
     if operands.constant("kernel_zero_point").any():
         return "its weights have a zero point other than 0"
+    if operands.attrs.get("kernel_layout", "OIHW") != "OIHW":
+        return f"its weights have layout {operands.attrs['kernel_layout']}; kernels take OIHW"
+    channels = operands.shape(weight)[0]
     inner = [binding]
     user = program.only_user(binding.var)
     bias_s32 = None
     if user is not None and op_name(user.value) == "relax.add" and is_constant(user.value.args[1]):
-        bias_s32 = constant_array(user.value.args[1]).reshape(-1).astype(np.int32)
+        bias = constant_array(user.value.args[1])
+        if bias.size > 1 and not bias.size == bias.shape[-1] == channels:
+            return f"its int32 bias of shape {bias.shape} is not one number per channel"
+        bias_s32 = bias.reshape(-1).astype(np.int32)
         inner.append(user)
         user = program.only_user(user.var)
     if user is None or op_name(user.value) != "qnn.requantize":
@@ -119,7 +125,6 @@ def match_requantized(program: Program, binding: Any) -> Requantized | str:
     if reason is not None:
         return reason
     clamp = follow_clamp(program, user, requantize.attrs["out_dtype"])
-    channels = operands.shape("kernel" if "kernel" in operands.op.operands else "weight")[0]
     params = _requantize_params(requantize, channels, clamp)
     if clamp.inner:
         inner.append(user)
