@@ -33,15 +33,17 @@ def find_linker(target: Target) -> str:
     )
 
 
-def link(linker: str, output: str, objects: Sequence[str]) -> None:
+def link(linker: str, output: str, objects: Sequence[str], options: Sequence[str] = ()) -> None:
     """Links objects into the shared library output.
+
+    options: where TVM's headers are; given for a program without code of its own, which TVM hands over as C.
 
     No library is named: the objects call only the C library and TVM's runtime, which the loading process has.
 
     Raises:
         QTorchRelayError: the linker failed; the message has its last lines.
     """
-    command = [linker, "-shared", "-o", output, *objects]
+    command = [linker, "-shared", *options, "-o", output, *objects]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

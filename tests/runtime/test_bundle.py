@@ -21,8 +21,9 @@ import numpy as np
 import pytest
 import torch
 
+import qtorch_relay
 from qtorch_relay import target as targets
-from qtorch_relay.errors import BundleError, OutputPathError, QTorchRelayError, TargetError
+from qtorch_relay.errors import BundleError, FloatModelWarning, OutputPathError, QTorchRelayError, TargetError
 from qtorch_relay.runtime import CompiledModel, bundle, ffi, load, manifest
 from qtorch_relay.target import HostCpu
 
@@ -342,6 +343,13 @@ def test_a_link_stays_a_link(linear: CompiledModel, tmp_path: Path) -> None:
 def test_names_no_file_can_have_are_refused(linear: CompiledModel, tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputPathError, match="cannot write"):
         linear.save(tmp_path / name)
+
+
+def test_a_program_without_code_is_saved(tmp_path: Path) -> None:
+    with pytest.warns(FloatModelWarning):
+        compiled = qtorch_relay.compile(torch.nn.Identity(), [("x", (1, 4))])
+    compiled.save(tmp_path / "model.qtr")
+    assert (load(tmp_path / "model.qtr")(np.ones((1, 4), "float32")) == 1).all()
 
 
 def test_torchscript_is_no_bundle(tmp_path: Path) -> None:
