@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import torch
@@ -30,12 +31,19 @@ def load_model(path: str | os.PathLike[str]) -> torch.jit.ScriptModule:
     try:
         with zipfile.ZipFile(file) as archive:
             names = {name.split("/", 1)[-1] for name in archive.namelist()}
+            # torch.jit.load ignores the checksums: altered weights would be imported, altered code may crash it.
+            altered = archive.testzip()
     except zipfile.BadZipFile:
         head = file.read_bytes()[:2] if file.is_file() else b""
         problem = "is truncated or damaged; save it again" if head == b"PK" else f"is not TorchScript; {_HOW_TO_SAVE}"
         raise ModelFileError(f"{file} {problem}") from None
     except OSError as error:
         raise ModelFileError(f"{file} cannot be read: {error.strerror}") from None
+    except (ValueError, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+        # a directory of members that no zip file has: names that are no text, unknown or encrypted contents
+        raise ModelFileError(f"{file} is damaged ({error}); save it again") from error
+    if altered is not None:
+        raise ModelFileError(f"{file} is damaged: the checksum of its member {altered} differs; save it again")
     if "lib.so" in names and "manifest.json" in names:
         raise ModelFileError(
             f"{file} is a bundle, compiled already: qtorch_relay.load reads it, "

@@ -20,6 +20,8 @@ from qtorch_relay.capture.provenance import SourceMap
 from qtorch_relay.capture.specialize import specialize
 from qtorch_relay.errors import InvalidInputError, UnsupportedOpError
 
+# How torch.jit.trace says that it cannot record what a model returns.
+_OUTPUT_WORDS = ("Tracer cannot infer type of", "can be output from traced functions")
 _ACCEPTED = "accepted are a torch.jit.ScriptModule, an nn.Module, or the path of a TorchScript file"
 
 
@@ -84,8 +86,13 @@ def _trace(model: torch.nn.Module, specs: tuple[InputSpec, ...]) -> torch.jit.Sc
             warnings.filterwarnings("ignore", "`torch.jit.trace", DeprecationWarning)
             examples = tuple(spec.example() for spec in specs)
             return torch.jit.trace(model, examples, check_trace=False, strict=False)
-    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError) as error:  # the model's
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if any(words in str(error) for words in _OUTPUT_WORDS):
+            raise InvalidInputError(
+                "the model cannot be traced, because of what it returns: a trace returns tensors, or tuples, lists or "
+                "dicts of tensors; return one of these, or script the model with torch.jit.script"
+            ) from error
         raise InvalidInputError(
             f"the model cannot be traced with {'; '.join(map(str, specs)) or 'no inputs'}: {reason}; check input_infos"
         ) from error

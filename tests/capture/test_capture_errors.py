@@ -40,6 +40,19 @@ def damaged(path, model_file):
                 target.writestr(name, source.read(name))
 
 
+def altered(path, model_file):
+    data = bytearray(model_file.read_bytes())
+    with zipfile.ZipFile(model_file) as source:
+        weights = next(info for info in source.infolist() if "/data/" in info.filename and info.file_size >= 4)
+        stored = source.read(weights)
+    data[data.index(stored) + 1] ^= 1
+    path.write_bytes(data)
+
+
+def misnamed(path, model_file):
+    path.write_bytes(model_file.read_bytes().replace(b"constants.pkl", b"c\xe5nstants.pkl"))
+
+
 def bundle(path, model):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("manifest.json", "{}")
@@ -57,6 +70,8 @@ BAD_FILES = [
     ("zip.pt", lambda path, model: zipfile.ZipFile(path, "w").close(), r"is a zip file, not TorchScript"),
     ("bundle.pt", bundle, r"is a bundle, compiled already: qtorch_relay\.load reads it"),
     ("truncated.pt", truncated, r"is truncated or damaged; save it again"),
+    ("altered.pt", altered, r"is damaged: the checksum of its member \S+ differs; save it again"),
+    ("misnamed.pt", misnamed, r"damaged"),
     ("damaged.pt", damaged, r"cannot be loaded; torch\.jit\.load says: \S+"),
 ]
 
@@ -138,6 +153,37 @@ def test_bad_inputs_are_input_errors(model_file, infos, message):
 def test_a_module_that_cannot_be_traced_is_an_input_error(infos):
     with pytest.raises(InvalidInputError, match=r"the model cannot be traced with .*input.*; check input_infos"):
         from_torch(nn.Linear(4, 3), infos)
+
+
+class Returns(nn.Module):
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+
+    def forward(self, x):
+        return self.make(x)
+
+
+@pytest.mark.parametrize("make", [lambda x: (x, 3), lambda x: (x, None), lambda x: {"a": x, "b": (x, [x])}])
+def test_what_a_trace_cannot_return_is_said(make):
+    with pytest.raises(
+        InvalidInputError, match=r"because of what it returns: .* script the model with torch\.jit\.script"
+    ):
+        from_torch(Returns(make), [("x", (1, 4))])
+
+
+def fail(x):
+    raise AssertionError("expected 3 channels")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"), [(lambda x: {"a": x}["b"], "'b'"), (lambda x: x.no, "'no'"), (fail, "expected 3 channels")]
+)
+def test_an_exception_of_the_model_is_quoted(make, message):
+    with pytest.raises(
+        InvalidInputError, match=rf"cannot be traced with input 'x', float32 \[1, 4\]: .*{message}.*; check"
+    ):
+        from_torch(Returns(make), [("x", (1, 4))])
 
 
 class ListsOfTensors(nn.Module):
