@@ -107,6 +107,11 @@ def test_help_is_fast_and_imports_no_compiler() -> None:
         assert re.search(rf"^\W+{command} ", done.stdout, re.MULTILINE), command
 
 
+def test_the_package_is_a_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "qtorch_relay", "--help"], capture_output=True, text=True, check=True)
+    assert "qtorch-relay" in done.stdout
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_shows_an_example(run: Run, command: str) -> None:
     answer = run(command, "--help")

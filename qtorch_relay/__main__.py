@@ -1,0 +1,5 @@
+"""`python -m qtorch_relay` is `qtorch-relay`."""
+
+from qtorch_relay.cli import main
+
+main()
