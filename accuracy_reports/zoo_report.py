@@ -1,6 +1,6 @@
 """`make zoo`: every layer of torchvision's quantizable networks against PyTorch, for every engine and both paths.
 
-Prints one row per network, engine and path, in Markdown, as the README shows it. Exit status 1 if a code differs.
+Prints, in Markdown, the table of the README. Exit status 1 if a code differs.
 """
 
 from __future__ import annotations
@@ -59,6 +59,22 @@ def compare_zoo_model(model: str, engine: str, paths: Sequence[str]) -> Iterator
         )
 
 
+def to_markdown(rows: Sequence[ZooRow], engines: Sequence[str], paths: Sequence[str]) -> str:
+    """Returns a row per network with the differing elements of each engine and path, then every first difference."""
+    found = {(row.model, row.engine, row.path): row for row in rows}
+    columns = [f"{engine}: {' / '.join(paths)}" for engine in engines]
+    lines = [f"| model | layers | elements | {' | '.join(columns)} |"]
+    lines.append("|---|---|---|" + "---|" * len(engines))
+    for model in dict.fromkeys(row.model for row in rows):
+        first = found[model, engines[0], paths[0]]
+        cells = [" / ".join(str(found[model, engine, path].differing) for path in paths) for engine in engines]
+        lines.append(f"| {model} | {first.layers} | {first.elements} | {' | '.join(cells)} |")
+    lines += [
+        f"- {row.model}, {row.engine}, {row.path}: first in {row.first_differing}" for row in rows if row.differing
+    ]
+    return "\n".join(lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the comparisons that the arguments select; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m accuracy_reports.zoo_report", description=__doc__)
@@ -77,10 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
     else:
-        print("| model | engine | path | layers | elements | differing | first differing layer |")
-        print("|---|---|---|---|---|---|---|")
-        for row in rows:
-            print(f"| {' | '.join(str(cell) for cell in asdict(row).values())} |")
+        print(to_markdown(rows, options.engines, options.paths))
     return 1 if any(row.differing for row in rows) else 0
 
 
