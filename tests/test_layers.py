@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("qtorch_relay.frontend", "qtorch_relay.lowering"),
     ("qtorch_relay.pipeline", "qtorch_relay.coverage"),
     ("accuracy_reports", "calibration", "qtorch_relay.demo"),
-    ("qtorch_relay.cli",),
+    ("qtorch_relay.cli", "qtorch_relay.__main__"),
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Packages of one layer that must not know each other.
