@@ -226,14 +226,18 @@ def test_types_do_not_change(case: Case) -> None:
     assert str(after["main"].ret_ty) == str(before["main"].ret_ty)
 
 
+# test_rule_does_not_fire finds the others unchanged
+CONVERTED = tuple(case for case in CASES if not case.name.endswith("_of_planar_data"))
+
+
 @pytest.fixture(scope="module")
 def run() -> Callable[..., Arrays]:
     """(name, inputs) -> outputs of each case as it is, and of its conversion, whose name ends in _nhwc."""
-    after = {f"{case.name}_nhwc": convert_to_channels_last(case.module()) for case in CASES}
-    return compile_all({**{case.name: case.module() for case in CASES}, **after})
+    after = {f"{case.name}_nhwc": convert_to_channels_last(case.module()) for case in CONVERTED}
+    return compile_all({**{case.name: case.module() for case in CONVERTED}, **after})
 
 
-@pytest.mark.parametrize("case", CASES, ids=_ids(CASES))
+@pytest.mark.parametrize("case", CONVERTED, ids=_ids(CONVERTED))
 def test_codes_do_not_change(case: Case, run: Callable[..., Arrays]) -> None:
     assert_same_results(run(f"{case.name}_nhwc", case.arrays()), run(case.name, case.arrays()))
 
