@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qtorch_relay._tvm import Call, relax
+from qtorch_relay.errors import UnsupportedQuantSchemeError
 from qtorch_relay.kernels import NoKernelError, select
 from qtorch_relay.lowering.match import KernelCall, Program, match_conv2d, match_dense
 from qtorch_relay.lowering.match_pointwise import (
@@ -55,6 +56,7 @@ class _Emitter:
         self.report = report
         self.functions: dict[Any, Any] = {}
         self.new: dict[Any, Any] = {}
+        self.constants: dict[Any, list[Any]] = {}
 
     def emit(self, main: Any) -> Any:
         """Emits every binding of main, kernels in place of what they replace, and returns main's result."""
@@ -88,10 +90,13 @@ class _Emitter:
         return calls
 
     def _selectable(self, call: KernelCall) -> KernelCall | str:
+        """Packs the call's constants, or returns why no kernel takes its spec or its numbers."""
         try:
-            self.report.kernels[select(self.isa, call.spec).name] += 1
-        except NoKernelError as error:
+            kernel = select(self.isa, call.spec)
+            self.constants[call.result.var] = kernel.pack(call.spec, *call.pack_arguments)
+        except (NoKernelError, UnsupportedQuantSchemeError) as error:
             return str(error)
+        self.report.kernels[kernel.name] += 1
         return call
 
     def _kernel_call(self, call: KernelCall) -> Any:
@@ -99,7 +104,7 @@ class _Emitter:
         if call.spec not in self.functions:
             function = kernel.build(call.spec).without_attr("global_symbol").with_attr("op_pattern", OPAQUE)
             self.functions[call.spec] = self.builder.add_func(function, kernel.name)
-        constants = [relax.const(array, str(array.dtype)) for array in kernel.pack(call.spec, *call.pack_arguments)]
+        constants = [relax.const(array, str(array.dtype)) for array in self.constants[call.result.var]]
         inputs = [self._renew(value) for value in call.inputs]
         out_type = relax.TensorType(call.spec.out_shape, call.spec.out_dtype)
         expr = relax.call_tir(self.functions[call.spec], [*inputs, *constants], out_type)

@@ -314,6 +314,13 @@ REFUSED = (
     Refused(
         "add_upward", TWO_MAPS, _chain(lambda a, b: _add(a, b, arithmetic="relay", rounding="UPWARD")), "y0", "UPWARD"
     ),
+    Refused(
+        "add_of_more_steps_than_a_kernel_takes",
+        TWO_MAPS,
+        _chain(lambda a, b: qnn.add(a, b, 1.0, 5, 1.0, 9, 1e-9, 3, arithmetic="float32", **EVEN)),
+        "y0",
+        "2^30",
+    ),
     Refused("add_broadcast", BY_CHANNEL, _chain(_add), "y0", "broadcast"),
     Refused("mul_relay", TWO_MAPS, _chain(lambda a, b: qnn.mul(a, b, *PARAMETERS)), "y0", "arithmetic relay"),
     Refused(
