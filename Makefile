@@ -20,7 +20,7 @@ demo: $(INSTALLED)
 	$(BIN)/qtorch-relay demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
