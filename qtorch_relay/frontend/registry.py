@@ -1,4 +1,4 @@
-"""The registry of op converters: torch op name -> function (context, node) -> value."""
+"""The registry of op converters: torch op name -> function (context, node) -> value; and of ops that are refused."""
 
 from __future__ import annotations
 
@@ -20,32 +20,66 @@ _NAME = re.compile(r"^[a-z_]+::[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?$")
 @dataclass(frozen=True)
 class Converter:
     """One converter: the op's name (with its overload, or without for all overloads), the function, and what it
-    becomes."""
+    becomes.
+
+    exact: where its results are equal to PyTorch's to the last bit, in a few words. note: where PyTorch is not
+    consistent with itself, and what ours gives there.
+    """
 
     op: str
     convert: Convert
     lowering: str
+    exact: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An op that is known and cannot be imported: why, and the nearest form that can ("" if there is none)."""
+
+    op: str
+    reason: str
+    nearest: str
 
 
 CONVERTERS: dict[str, Converter] = {}
+REFUSALS: dict[str, Refusal] = {}
 
 
-def converter(*ops: str, lowering: str) -> Callable[[Convert], Convert]:
-    """Registers a function for these ops. lowering says in a few words what they become ("qnn.conv2d +
-    qnn.requantize")."""
+def converter(*ops: str, lowering: str, exact: str = "all engines", note: str = "") -> Callable[[Convert], Convert]:
+    """Registers a function for these ops.
+
+    lowering says in a few words what they become ("qnn.conv2d + qnn.requantize"); exact and note as in Converter.
+    """
 
     def register(function: Convert) -> Convert:
         for op in ops:
-            if not _NAME.match(op):
-                raise ValueError(f"{op!r} is not of the form namespace::name[.overload]")
-            if op in CONVERTERS:
-                raise ValueError(f"{op} has two converters")
-            CONVERTERS[op] = Converter(op, function, lowering)
+            _check_new(op)
+            CONVERTERS[op] = Converter(op, function, lowering, exact, note)
         return function
 
     return register
 
 
+def refuse(*ops: str, reason: str, nearest: str = "") -> None:
+    """Registers ops that cannot be imported, so that the error and the table of ops can say why."""
+    for op in ops:
+        _check_new(op)
+        REFUSALS[op] = Refusal(op, reason, nearest)
+
+
 def find_converter(node: Node) -> Converter | None:
     """Returns the converter of a node's overload, else of its op, else None."""
     return CONVERTERS.get(node.op) or CONVERTERS.get(node.name)
+
+
+def find_refusal(node: Node) -> Refusal | None:
+    """Returns why a node's overload or op is refused, else None."""
+    return REFUSALS.get(node.op) or REFUSALS.get(node.name)
+
+
+def _check_new(op: str) -> None:
+    if not _NAME.match(op):
+        raise ValueError(f"{op!r} is not of the form namespace::name[.overload]")
+    if op in CONVERTERS or op in REFUSALS:
+        raise ValueError(f"{op} is registered twice")

@@ -1,0 +1,12 @@
+"""The families of the op matrix: each a module with a function cases()."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from tests.matrix import moving
+from tests.matrix.case import Case
+
+FAMILIES: dict[str, Callable[[], Iterator[Case]]] = {
+    "moving": moving.cases,
+}
