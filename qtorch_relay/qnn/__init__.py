@@ -22,9 +22,10 @@ one more attribute or a last, optional operand; each docstring says what that be
 """
 
 from qtorch_relay.qnn import transform
+from qtorch_relay.qnn.binary import add, mul
+from qtorch_relay.qnn.concatenate import concatenate
 from qtorch_relay.qnn.conv import conv2d
 from qtorch_relay.qnn.dense import dense
-from qtorch_relay.qnn.elementwise import add, concatenate, mul
 from qtorch_relay.qnn.pooling import avg_pool2d
 from qtorch_relay.qnn.quantize import dequantize, lookup, quantize, requantize
 

@@ -1,0 +1,176 @@
+"""Ops on two tensors of codes that each have their own scale and zero point: qnn.add and qnn.mul.
+
+They differ in their arithmetics alone; binary_op makes such an op and its function from a table of those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from qtorch_relay._tvm import relax
+from qtorch_relay.errors import VerifyError
+from qtorch_relay.qnn.op_def import (
+    CODES_8BIT,
+    Expr,
+    Operands,
+    as_scale,
+    as_zero_point,
+    check_choice,
+    check_dtype,
+    check_scale,
+    check_zero_point,
+    define_op,
+    tensor_type,
+)
+from qtorch_relay.qnn.quantize import ROUNDINGS
+
+_BINARY_OPERANDS = (
+    "lhs",
+    "rhs",
+    "lhs_scale",
+    "lhs_zero_point",
+    "rhs_scale",
+    "rhs_zero_point",
+    "output_scale",
+    "output_zero_point",
+)
+
+
+class BinaryOp(Protocol):
+    """The signature of a binary op: Relay's operands and attributes, then ours.
+
+    arithmetic, rounding and factors: see the op; factors holds the operands that its arithmetic names.
+    """
+
+    def __call__(
+        self,
+        lhs: Expr,
+        rhs: Expr,
+        lhs_scale: Any,
+        lhs_zero_point: Any,
+        rhs_scale: Any,
+        rhs_zero_point: Any,
+        output_scale: Any,
+        output_zero_point: Any,
+        lhs_axis: int = -1,
+        rhs_axis: int = -1,
+        *,
+        arithmetic: str = "relay",
+        rounding: str = "UPWARD",
+        factors: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Expr:
+        """Returns the call."""
+
+
+def binary_op(name: str, doc: str, extensions: Mapping[str, Mapping[str, str]]) -> BinaryOp:
+    """Defines qnn.<name> and returns the function that makes its calls.
+
+    doc: its docstring, whose first line says what it gives.
+    extensions: for each arithmetic besides "relay" the names and dtypes of its further operands, one number each.
+    """
+    arithmetics = ("relay", *extensions)
+
+    def check(operands: Operands) -> None:
+        _check_binary(operands)
+        check_choice(operands, "arithmetic", arithmetics)
+        check_choice(operands, "rounding", ROUNDINGS)
+        for factor, dtype in extensions.get(operands.attrs["arithmetic"], {}).items():
+            check_dtype(operands, factor, (dtype,))
+            operands.scalar(factor)
+
+    op = define_op(
+        f"qnn.{name}",
+        _BINARY_OPERANDS,
+        ("lhs_axis", "rhs_axis", "arithmetic", "rounding"),
+        _binary_type,
+        check,
+        doc.splitlines()[0],
+        extensions={arithmetic: tuple(names) for arithmetic, names in extensions.items()},
+    )
+
+    def build(
+        lhs: Expr,
+        rhs: Expr,
+        lhs_scale: Any,
+        lhs_zero_point: Any,
+        rhs_scale: Any,
+        rhs_zero_point: Any,
+        output_scale: Any,
+        output_zero_point: Any,
+        lhs_axis: int = -1,
+        rhs_axis: int = -1,
+        *,
+        arithmetic: str = "relay",
+        rounding: str = "UPWARD",
+        factors: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Expr:
+        further = extensions.get(arithmetic, {})
+        return op(
+            {
+                "lhs": lhs,
+                "rhs": rhs,
+                "lhs_scale": as_scale(lhs_scale),
+                "lhs_zero_point": as_zero_point(lhs_zero_point),
+                "rhs_scale": as_scale(rhs_scale),
+                "rhs_zero_point": as_zero_point(rhs_zero_point),
+                "output_scale": as_scale(output_scale),
+                "output_zero_point": as_zero_point(output_zero_point),
+                **{factor: relax.const(factors[factor], dtype) for factor, dtype in further.items()},
+            },
+            {"lhs_axis": lhs_axis, "rhs_axis": rhs_axis, "arithmetic": arithmetic, "rounding": rounding},
+        )
+
+    build.__name__, build.__qualname__, build.__doc__ = name, name, doc
+    return build
+
+
+def broadcast_shape(lhs: Sequence[int], rhs: Sequence[int]) -> tuple[int, ...]:
+    """Returns numpy's broadcast of two shapes, or raises VerifyError."""
+    rank = max(len(lhs), len(rhs))
+    left, right = (1,) * (rank - len(lhs)) + tuple(lhs), (1,) * (rank - len(rhs)) + tuple(rhs)
+    for a, b in zip(left, right, strict=True):
+        if a != b and 1 not in (a, b):
+            raise VerifyError(f"shapes {tuple(lhs)} and {tuple(rhs)} do not broadcast")
+    return tuple(max(a, b) for a, b in zip(left, right, strict=True))
+
+
+def _binary_type(operands: Operands) -> Any:
+    return tensor_type(broadcast_shape(operands.shape("lhs"), operands.shape("rhs")), operands.dtype("lhs"))
+
+
+def _check_binary(operands: Operands) -> None:
+    for side in ("lhs", "rhs"):
+        check_dtype(operands, side, CODES_8BIT)
+        check_scale(operands, f"{side}_scale")
+        check_zero_point(operands, f"{side}_zero_point", operands.dtype(side))
+    if operands.dtype("lhs") != operands.dtype("rhs"):
+        raise VerifyError(f"{operands.op.name}: lhs is {operands.dtype('lhs')}, rhs is {operands.dtype('rhs')}")
+    check_scale(operands, "output_scale")
+    check_zero_point(operands, "output_zero_point", operands.dtype("lhs"))
+
+
+add = binary_op(
+    "add",
+    """Codes of the sum of two tensors, with the way the sum is computed as an extension.
+
+    arithmetic:
+      "relay": each side is requantized to the output's parameters, then added: two roundings.
+      "float32" (fbgemm, onednn): rne((fma(sa, qa, -za * sa) + fma(sb, qb, -zb * sb)) * (1 / sy)) + zy.
+      "fixed_point" (qnnpack): with int32 factors lhs_multiplier, rhs_multiplier and shift,
+        half_away((qa - za) * lhs_multiplier + (qb - zb) * rhs_multiplier) / 2**shift) + zy.
+    In stock Relay all three become "relay": up to one code of difference.
+    """,
+    {"float32": {}, "fixed_point": {"lhs_multiplier": "int32", "rhs_multiplier": "int32", "shift": "int32"}},
+)
+
+mul = binary_op(
+    "mul",
+    """Codes of the product of two tensors: round(float((qa - za) * (qb - zb)) * multiplier) + zy, clamped.
+
+    arithmetic "relay": multiplier = sa * sb / sy; "float32" (PyTorch): the float32 factor multiplier, (sa * sb) * (1 /
+    sy).
+    """,
+    {"float32": {"multiplier": "float32"}},
+)
