@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from qtorch_relay.cli.console import print_json, print_table
 from qtorch_relay.cli.options import Json
 
 
-def ops(as_json: Json = False) -> None:
-    """List every PyTorch op that can be imported, and what it becomes.
+def ops(
+    pattern: Annotated[str, typer.Argument(help="Show only ops whose name contains this.")] = "",
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the whole table as a Markdown page.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List PyTorch's ops: what is converted and into what, what is folded away, what is refused and why.
 
-    Example: qtorch-relay ops --json
+    Example: qtorch-relay ops conv2d
     """
-    from qtorch_relay import supported_ops
+    from qtorch_relay.frontend.supported import ops_page, supported_ops
 
-    rows = supported_ops()
+    if markdown:
+        print(ops_page(), end="")
+        return
+    rows = [row for row in supported_ops() if pattern in row["op"]]
     if as_json:
         print_json(rows)
         return
-    print_table(f"{len(rows)} ops", ("op", "becomes"), [(row["op"], row["lowering"]) for row in rows])
+    columns = ("op", "kind", "becomes, or why not", "equal to PyTorch")
+    cells = [(row["op"], row["kind"], row["lowering"], row["exact"]) for row in rows]
+    print_table(f"{len(rows)} ops", columns, cells)
 
 
 def targets(as_json: Json = False) -> None:

@@ -1,4 +1,5 @@
-"""The registry of op converters: torch op name -> function (context, node) -> value; and of ops that are refused."""
+"""The registry of op converters: torch op name -> function (context, node) -> value; and of the ops that need none or
+are refused."""
 
 from __future__ import annotations
 
@@ -34,6 +35,15 @@ class Converter:
 
 
 @dataclass(frozen=True)
+class Folding:
+    """An op that PyTorch itself runs at import, on constants, so that nothing of it is left; how says in a few
+    words what becomes of it."""
+
+    op: str
+    how: str
+
+
+@dataclass(frozen=True)
 class Refusal:
     """An op that is known and cannot be imported: why, and the nearest form that can ("" if there is none)."""
 
@@ -43,6 +53,7 @@ class Refusal:
 
 
 CONVERTERS: dict[str, Converter] = {}
+FOLDINGS: dict[str, Folding] = {}
 REFUSALS: dict[str, Refusal] = {}
 
 
@@ -59,6 +70,13 @@ def converter(*ops: str, lowering: str, exact: str = "all engines", note: str = 
         return function
 
     return register
+
+
+def fold(*ops: str, how: str) -> None:
+    """Registers ops that act on the model's constants and are run at import."""
+    for op in ops:
+        _check_new(op)
+        FOLDINGS[op] = Folding(op, how)
 
 
 def refuse(*ops: str, reason: str, nearest: str = "") -> None:
@@ -81,5 +99,5 @@ def find_refusal(node: Node) -> Refusal | None:
 def _check_new(op: str) -> None:
     if not _NAME.match(op):
         raise ValueError(f"{op!r} is not of the form namespace::name[.overload]")
-    if op in CONVERTERS or op in REFUSALS:
+    if op in CONVERTERS or op in FOLDINGS or op in REFUSALS:
         raise ValueError(f"{op} is registered twice")
