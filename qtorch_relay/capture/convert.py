@@ -21,6 +21,7 @@ from qtorch_relay.capture.graph import (
     TensorConstant,
     Value,
 )
+from qtorch_relay.capture.input_arguments import named_like_type
 from qtorch_relay.capture.inputs import InputSpec
 from qtorch_relay.capture.interpreter import op_name, parse_schema
 from qtorch_relay.capture.packed import is_packed, quantized_tensor, unpack
@@ -38,7 +39,7 @@ def to_graph(
     """
     converter = _Converter(sources)
     inputs = tuple(
-        GraphInput(Value(value.debugName()), spec.shape, spec.dtype)
+        GraphInput(Value(value.debugName()), _sizes(spec), spec.dtype, spec.qparams)
         for value, spec in zip(torch_graph.inputs(), specs, strict=True)
     )
     nodes = converter.nodes(torch_graph)
@@ -46,6 +47,10 @@ def to_graph(
     converter.raise_problems()
     output = outputs[0] if len(outputs) == 1 else tuple(outputs)
     return Graph(inputs, _without_dead(nodes, output), output, engine, channels_last)
+
+
+def _sizes(spec: InputSpec) -> tuple[int, ...]:
+    return tuple(int(size) for size in spec.shape)
 
 
 class _Converter:
@@ -71,7 +76,7 @@ class _Converter:
         node = value.node()
         operands = [self.output(v) for v in node.inputs()] if node.kind() in _CONTAINERS else []
         if node.kind() == "prim::TupleConstruct":
-            return tuple(operands)
+            return named_like_type(operands, value.type())
         if node.kind() == "prim::ListConstruct":
             return operands
         if node.kind() == "prim::DictConstruct":

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from qtorch_relay.qparams import QuantizedTensor
+from qtorch_relay.qparams import PerTensor, QuantizedTensor
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,15 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class GraphInput:
-    """A model input as the caller declared it: shape and dtype ("float32", "int64", ...)."""
+    """A model input as the caller declared it: shape and dtype ("float32", "int64", ...).
+
+    qparams: the parameters of a quantized tensor, whose codes have this dtype.
+    """
 
     value: Value
     shape: tuple[int, ...]
     dtype: str
+    qparams: PerTensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +120,8 @@ class Graph:
 
     channels_last: names of the values that PyTorch holds in channels-last memory when the inputs are contiguous. Some
         of its kernels round differently for that layout.
+    arguments: the name of each argument of the model's forward, and how its tensors nest (as runtime.specs.Structure
+        writes it, each argument's tensors counted from 0). () stands for one tensor each.
     """
 
     inputs: tuple[GraphInput, ...]
@@ -123,6 +129,7 @@ class Graph:
     output: Operand
     engine: str
     channels_last: frozenset[str] = frozenset()
+    arguments: tuple[tuple[str, Any], ...] = ()
 
     def walk(self) -> Iterator[Node]:
         """Yields every node, those of nested blocks included, in order."""

@@ -141,29 +141,45 @@ def fold(graph: Any, functionalize: bool = True) -> None:
 
 
 def _forward_containers(graph: Any) -> bool:
-    """Connects TupleUnpack and TupleIndex, and ListUnpack where the list is not mutated, to what was packed."""
+    """Connects what takes an item out of a tuple, list or dict to what was put in, if nothing else changes it."""
     changed = False
     aliases = graph.alias_db()
     for node in list(all_nodes(graph)):
-        kind = node.kind()
-        if kind not in ("prim::TupleUnpack", "prim::ListUnpack", "prim::TupleIndex"):
+        if node.kind() not in _MAKERS:
             continue
         maker = node.inputsAt(0).node()
-        if maker.kind() != ("prim::ListConstruct" if kind == "prim::ListUnpack" else "prim::TupleConstruct"):
+        if maker.kind() not in _MAKERS[node.kind()]:
             continue
-        if kind == "prim::ListUnpack" and aliases.has_writers(maker.output()):
+        if maker.kind() != "prim::TupleConstruct" and aliases.has_writers(maker.output()):
             continue
-        values = list(maker.inputs())
-        if kind == "prim::TupleIndex":
-            index = node.inputsAt(1).toIValue()
-            if index is None:
-                continue
-            node.output().replaceAllUsesWith(values[index])
-        elif len(values) == node.outputsSize():
-            for output, value in zip(list(node.outputs()), values, strict=True):
-                output.replaceAllUsesWith(value)
-        else:
+        values = _items_taken(node, maker)
+        if values is None:
             continue
+        for output, value in zip(list(node.outputs()), values, strict=True):
+            output.replaceAllUsesWith(value)
         node.destroy()
         changed = True
     return changed
+
+
+_MAKERS = {
+    "prim::TupleUnpack": ("prim::TupleConstruct",),
+    "prim::ListUnpack": ("prim::ListConstruct",),
+    "prim::TupleIndex": ("prim::TupleConstruct",),
+    "aten::__getitem__": ("prim::ListConstruct", "prim::DictConstruct"),
+}
+
+
+def _items_taken(node: Any, maker: Any) -> list[Any] | None:
+    """Returns the values that a node takes out of what maker puts together, None if they are not known."""
+    values = list(maker.inputs())
+    if node.kind() in ("prim::TupleUnpack", "prim::ListUnpack"):
+        return values if len(values) == node.outputsSize() else None
+    key = node.inputsAt(1).toIValue()
+    if key is None:
+        return None
+    if maker.kind() == "prim::DictConstruct":
+        # of two entries with one key the last counts
+        found = [value for name, value in zip(values[::2], values[1::2], strict=True) if name.toIValue() == key]
+        return found[-1:] or None
+    return [values[key]] if -len(values) <= key < len(values) else None

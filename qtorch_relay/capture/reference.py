@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from qtorch_relay.capture.engine import quantized_engine
-from qtorch_relay.capture.inputs import DTYPES
+from qtorch_relay.capture.inputs import InputSpec
 from qtorch_relay.capture.interpreter import run_node
 from qtorch_relay.capture.packed import is_packed, quantized_tensor, repack
 from qtorch_relay.capture.torchscript import CapturedModel
@@ -137,7 +137,8 @@ def _check_inputs(captured: CapturedModel, inputs: Sequence[Any] | Mapping[str, 
         raise InvalidInputError(f"{len(inputs)} inputs given; the model takes {len(expected)}: {', '.join(names)}")
     tensors = [torch.from_numpy(np.ascontiguousarray(x)) if isinstance(x, np.ndarray) else x for x in inputs]
     for item, tensor in zip(expected, tensors, strict=True):
-        if tuple(tensor.shape) != item.shape or tensor.dtype != DTYPES[item.dtype]:
+        spec = InputSpec(item.value.name, item.shape, item.dtype, item.qparams)
+        if tuple(tensor.shape) != item.shape or tensor.dtype != spec.torch_dtype:
             raise InvalidInputError(
                 f"input {item.value.name!r} is {tensor.dtype} {tuple(tensor.shape)}; "
                 f"the model was captured for {item.dtype} {item.shape}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +14,16 @@ from qtorch_relay.capture.convert import to_graph
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.capture.files import load_model
 from qtorch_relay.capture.graph import Graph
-from qtorch_relay.capture.inputs import InputSpec, check_count, check_order, parse_input_infos
+from qtorch_relay.capture.input_arguments import name_outputs, replace_inputs
+from qtorch_relay.capture.inputs import (
+    EXAMPLE_SIZE,
+    InputArgument,
+    InputSpec,
+    check_count,
+    check_order,
+    dimension_names,
+    parse_input_infos,
+)
 from qtorch_relay.capture.mutation import refuse_state, rename_mutated
 from qtorch_relay.capture.passes import drop_messages, fold, inline, resolve_attributes
 from qtorch_relay.capture.provenance import SourceMap
@@ -33,59 +43,76 @@ class CapturedModel:
     torch_graph: Any
 
 
-def from_torch(model: Any, input_infos: Any, engine: str | None = None) -> Graph:
+def from_torch(
+    model: Any, input_infos: Any, engine: str | None = None, sizes: Mapping[str, int] | None = None
+) -> Graph:
     """Returns the neutral graph of a model for inputs of the given shapes.
 
     model: torch.jit.ScriptModule (traced, scripted, frozen or not), nn.Module (traced here in eval mode), or the path
         of a .pt file. The model is not changed.
-    input_infos: [("x", (1, 3, 224, 224))], [("x", ((1, 3, 224, 224), "float32"))], or example tensors or arrays.
+    input_infos: [("x", (1, 3, 224, 224))], [("x", ((1, 3, 224, 224), "float32"))], or example tensors or arrays;
+        capture.inputs.parse_input_infos has all forms.
     engine: "fbgemm", "onednn", "x86" or "qnnpack"; None = torch.backends.quantized.engine.
+    sizes: what the named dimensions of input_infos are in this graph.
     Raises: EngineError, InvalidInputError, ModelFileError, UnsupportedOpError, UnsupportedQuantSchemeError.
     """
-    return capture_model(model, input_infos, engine).graph
+    return capture_model(model, input_infos, engine, sizes).graph
 
 
-def capture_model(model: Any, input_infos: Any, engine: str | None = None) -> CapturedModel:
+def capture_model(
+    model: Any, input_infos: Any, engine: str | None = None, sizes: Mapping[str, int] | None = None
+) -> CapturedModel:
     """Returns what from_torch returns, with the torch graph that run_reference runs. Arguments as in from_torch."""
-    specs = parse_input_infos(input_infos)
+    arguments = parse_input_infos(input_infos)
+    sizes = dict.fromkeys(dimension_names(arguments), EXAMPLE_SIZE) | dict(sizes or {})
     with quantized_engine(engine) as name, torch.no_grad():
-        script = _as_script(model, specs)
+        script, returned = _as_script(model, [argument.named(argument.name or "x", sizes) for argument in arguments])
         sources = SourceMap(script)
         torch_graph = inline(script)
         resolve_attributes(torch_graph, script, sources)
-        specs = _name_inputs(torch_graph, script, specs)
+        arguments = _name_inputs(torch_graph, script, arguments, sizes)
+        replace_inputs(torch_graph, arguments)
+        specs = [spec for argument in arguments for spec in argument.leaves]
         fold(torch_graph, functionalize=False)
         refuse_state(torch_graph, sources)
         fold(torch_graph)
         drop_messages(torch_graph, sources)
         channels_last = specialize(torch_graph, specs, sources)
         rename_mutated(torch_graph, sources)
-        return CapturedModel(to_graph(torch_graph, specs, name, sources, channels_last), torch_graph)
+        graph = to_graph(torch_graph, specs, name, sources, channels_last)
+        arguments_of = tuple((argument.name or "", argument.structure) for argument in arguments)
+        graph = replace(graph, arguments=arguments_of, output=name_outputs(graph.output, returned))
+        return CapturedModel(graph, torch_graph)
 
 
-def _as_script(model: Any, specs: tuple[InputSpec, ...]) -> Any:
-    """Returns the torch._C.ScriptModule of a model, traced first if it is an nn.Module."""
+def _as_script(model: Any, arguments: Sequence[InputArgument]) -> tuple[Any, Any]:
+    """Returns the torch._C.ScriptModule of a model, and what it returned if it is an nn.Module, which is traced."""
     if isinstance(model, str | os.PathLike):
         model = load_model(model)
     if isinstance(model, torch.export.ExportedProgram):
         raise UnsupportedOpError("exported programs are not supported yet; pass the quantized module or its trace")
     if not isinstance(model, torch.nn.Module):
         raise InvalidInputError(f"the model is a {type(model).__name__}; {_ACCEPTED}")
-    script = model if isinstance(model, torch.jit.ScriptModule) else _trace(model, specs)
+    script, returned = (model, None) if isinstance(model, torch.jit.ScriptModule) else _trace(model, arguments)
     if not script._c._has_method("forward"):
         raise InvalidInputError("the model has no forward method; script or trace the module that has one")
-    return script._c
+    return script._c, returned
 
 
-def _trace(model: torch.nn.Module, specs: tuple[InputSpec, ...]) -> torch.jit.ScriptModule:
+def _trace(model: torch.nn.Module, arguments: Sequence[InputArgument]) -> tuple[torch.jit.ScriptModule, Any]:
+    """Returns the trace of a model in eval mode, and what the model returned."""
     training = [module for module in model.modules() if module.training]
     model.eval()
+    returned: list[Any] = []
+    # The tracer calls forward once. A trace makes tuples of named tuples; the hook sees what the model itself returns.
+    hook = model.register_forward_hook(lambda _module, _inputs, output: returned.append(output))
     try:
         with warnings.catch_warnings():
             # Tracing is done here on purpose; the caller cannot act on this. Tracer warnings pass.
             warnings.filterwarnings("ignore", "`torch.jit.trace", DeprecationWarning)
-            examples = tuple(spec.example() for spec in specs)
-            return torch.jit.trace(model, examples, check_trace=False, strict=False)
+            examples = tuple(argument.example() for argument in arguments)
+            script = torch.jit.trace(model, examples, check_trace=False, strict=False)
+            return script, returned[0] if returned else None
     except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError) as error:  # the model's
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if any(words in str(error) for words in _OUTPUT_WORDS):
@@ -93,31 +120,30 @@ def _trace(model: torch.nn.Module, specs: tuple[InputSpec, ...]) -> torch.jit.Sc
                 "the model cannot be traced, because of what it returns: a trace returns tensors, or tuples, lists or "
                 "dicts of tensors; return one of these, or script the model with torch.jit.script"
             ) from error
+        specs: list[InputSpec] = [spec for argument in arguments for spec in argument.leaves]
         raise InvalidInputError(
             f"the model cannot be traced with {'; '.join(map(str, specs)) or 'no inputs'}: {reason}; check input_infos"
         ) from error
     finally:
+        hook.remove()
         for module in training:
             module.training = True
 
 
-def _name_inputs(torch_graph: Any, script: Any, specs: tuple[InputSpec, ...]) -> tuple[InputSpec, ...]:
-    """Gives the graph's inputs the caller's names, or the model's own; fills inputs left out with their defaults."""
+def _name_inputs(
+    torch_graph: Any, script: Any, given: Sequence[InputArgument], sizes: Mapping[str, int]
+) -> tuple[InputArgument, ...]:
+    """Returns the arguments with the caller's names, or the model's own; fills those left out with their defaults."""
     arguments = script._get_method("forward").schema.arguments[1:]
     values = list(torch_graph.inputs())[-len(arguments) :] if arguments else []
-    given = len(specs)
-    while len(arguments) > given and arguments[-1].has_default_value():
+    while len(arguments) > len(given) and arguments[-1].has_default_value():
         with torch_graph.insert_point_guard(next(torch_graph.nodes(), torch_graph.return_node())):
             values.pop().replaceAllUsesWith(torch_graph.insertConstant(arguments.pop().default_value))
         torch_graph.eraseInput(len(list(torch_graph.inputs())) - 1)
     names = [argument.name for argument in arguments]
-    check_count(specs, names)
-    check_order(specs, names)
-    named = []
-    for spec, argument, value in zip(specs, arguments, values, strict=True):
-        if str(argument.type) not in ("Tensor", "Optional[Tensor]"):
-            raise InvalidInputError(f"input {argument.name!r} of the model is a {argument.type}; accepted are tensors")
-        value.setType(torch._C.TensorType.get())  # an optional tensor that is given is a tensor
-        value.setDebugName(spec.name or argument.name)
-        named.append(InputSpec(value.debugName(), spec.shape, spec.dtype))
-    return tuple(named)
+    check_count(given, names)
+    check_order(given, names)
+    named = tuple(item.named(item.name or name, sizes) for item, name in zip(given, names, strict=True))
+    for item, argument in zip(named, arguments, strict=True):
+        item.check_type(argument.name, argument.type)
+    return named

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from qtorch_relay.capture.engine import quantized_engine, resolve_engine
-from qtorch_relay.capture.inputs import InputSpec, parse_input_infos
+from qtorch_relay.capture.inputs import InputArgument, InputSpec, parse_input_infos
 from qtorch_relay.capture.reference import run_reference
 from qtorch_relay.capture.torchscript import capture_model, from_torch
 from qtorch_relay.errors import EngineError, InvalidInputError, ModelFileError, UnsupportedOpError
+from qtorch_relay.qparams import PerTensor
 
 
 @pytest.fixture
@@ -114,12 +115,18 @@ GOOD_INPUTS = [
     ((np.zeros((2, 3)),), InputSpec(None, (2, 3), "float64")),
     (torch.zeros(2, 3, dtype=torch.int32), InputSpec(None, (2, 3), "int32")),
     ([("x", np.zeros((2, 3), "int8"))], InputSpec("x", (2, 3), "int8")),
+    ([("x", ("n", 4))], InputSpec("x", ("n", 4), "float32")),
+    ([("x", ((1, 4), "quint8", 0.5, 3))], InputSpec("x", (1, 4), "uint8", PerTensor(0.5, 3, "uint8"))),
+    (
+        [torch.quantize_per_tensor(torch.zeros(1, 4), 0.5, -3, torch.qint8)],
+        InputSpec(None, (1, 4), "int8", PerTensor(0.5, -3, "int8")),
+    ),
 ]
 
 
 @pytest.mark.parametrize(("infos", "spec"), GOOD_INPUTS)
 def test_input_infos(infos, spec):
-    assert parse_input_infos(infos) == (spec,)
+    assert parse_input_infos(infos) == (InputArgument(spec.name, spec),)
 
 
 BAD_INPUTS = [
@@ -128,13 +135,18 @@ BAD_INPUTS = [
     (("x", (1, 4)), "put it into a list"),
     ([(1, 4)], r"an entry of input_infos is \(1, 4\)"),
     ([("x", 4)], "has shape 4"),
-    ([("x", (1, "c"))], "a shape is a tuple of integers"),
+    ([("x", (1, "2c"))], "a shape is a tuple of integers"),
     ([("x", (1, 0))], "every dimension must be an integer above 0"),
     ([("x", (1, -1))], "every dimension must be an integer above 0"),
     ([("x", ((1, 4), "float31"))], "dtype 'float31'; accepted are float32"),
     ([("x", (1, 4)), ("x", (1, 4))], "input names must differ"),
     ([("1x", (1, 4))], "must start with a letter"),
-    ([torch.quantize_per_tensor(torch.zeros(1, 4), 1.0, 0, torch.quint8)], "is a quantized tensor"),
+    ([torch.quantize_per_tensor(torch.zeros(1, 4), 1.0, 0, torch.quint8)], r"quint8 \[1, 4\]: aten::linear"),
+    ([("x", ((1, 4), "quint8"))], "a quantized input is"),
+    ([("x", ((1, 4), "float32", 0.1, 3))], "a quantized input is"),
+    ([("x", ((1, 4), "quint8", "0.1", 3))], "has scale '0.1'"),
+    ([("x", [(1, 4), (1, 4)])], "input 'input' of the model is a Tensor"),
+    ([("x", {1: (1, 4)})], "keys are strings"),
     ([], r"the model takes 1 input \(input\), input_infos describes 0"),
     ([("x", (1, 4)), ("y", (1, 4))], r"the model takes 1 input \(input\), input_infos describes 2"),
     ([("x", (1, 5))], r"cannot run on input 'x', float32 \[1, 5\]: aten::linear.* given float32 \[1, 5\].*; check the"),
@@ -192,9 +204,11 @@ class ListsOfTensors(nn.Module):
         return xs[0]
 
 
-def test_inputs_that_are_no_tensors_are_refused():
+def test_inputs_that_nest_otherwise_are_refused():
     with pytest.raises(InvalidInputError, match=r"input 'xs' of the model is a List\[Tensor\]; accepted are tensors"):
-        from_torch(torch.jit.script(ListsOfTensors()), [("x", (1, 4))])
+        from_torch(torch.jit.script(ListsOfTensors()), [("xs", (1, 4))])
+    with pytest.raises(InvalidInputError, match=r"input 'xs' of the model is a List\[Tensor\]; accepted are tensors"):
+        from_torch(torch.jit.script(ListsOfTensors()), [("xs", {"a": (1, 4)})])
 
 
 class Difference(nn.Module):
