@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,12 @@ from qtorch_relay.capture.interpreter import op_name, parse_schema
 from qtorch_relay.capture.packed import is_packed, quantized_tensor, unpack
 from qtorch_relay.capture.provenance import SourceMap, module_path
 from qtorch_relay.errors import QTorchRelayError, UnsupportedOpError, UnsupportedQuantSchemeError
+from qtorch_relay.layout import Layout
 from qtorch_relay.qparams import PerChannel
 
 
 def to_graph(
-    torch_graph: Any, specs: Iterable[InputSpec], engine: str, sources: SourceMap, channels_last: frozenset[str]
+    torch_graph: Any, specs: Iterable[InputSpec], engine: str, sources: SourceMap, layouts: Mapping[str, Layout]
 ) -> Graph:
     """Returns the neutral graph of a torch graph whose inputs are the given ones.
 
@@ -46,7 +47,7 @@ def to_graph(
     outputs = [converter.output(value) for value in torch_graph.outputs()]
     converter.raise_problems()
     output = outputs[0] if len(outputs) == 1 else tuple(outputs)
-    return Graph(inputs, _without_dead(nodes, output), output, engine, channels_last)
+    return Graph(inputs, _without_dead(nodes, output), output, engine, layouts)
 
 
 def _sizes(spec: InputSpec) -> tuple[int, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from qtorch_relay.layout import Layout
 from qtorch_relay.qparams import PerTensor, QuantizedTensor
 
 
@@ -118,8 +119,8 @@ class GraphInput:
 class Graph:
     """A program with named inputs; output is one operand (a Value, or a tuple, list or dict of operands).
 
-    channels_last: names of the values that PyTorch holds in channels-last memory when the inputs are contiguous. Some
-        of its kernels round differently for that layout.
+    layouts: how PyTorch holds the values in memory, by their names, when the inputs are contiguous. Some of its kernels
+        round differently in one layout and another.
     arguments: the name of each argument of the model's forward, and how its tensors nest (as runtime.specs.Structure
         writes it, each argument's tensors counted from 0). () stands for one tensor each.
     """
@@ -128,7 +129,7 @@ class Graph:
     nodes: tuple[Node, ...]
     output: Operand
     engine: str
-    channels_last: frozenset[str] = frozenset()
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
     arguments: tuple[tuple[str, Any], ...] = ()
 
     def walk(self) -> Iterator[Node]:

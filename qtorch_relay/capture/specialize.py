@@ -8,7 +8,7 @@ decide them; a size that depends on the data (nonzero, a branch on values) stays
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from qtorch_relay.capture.interpreter import has_rule, op_name, parse_schema, ru
 from qtorch_relay.capture.passes import fold
 from qtorch_relay.capture.provenance import SourceMap
 from qtorch_relay.errors import InvalidInputError
+from qtorch_relay.layout import Layout
 
 _SHAPE_QUERIES = frozenset({
     "aten::size", "aten::dim", "aten::len", "aten::numel", "prim::shape", "prim::dtype", "prim::device", "prim::layout",
@@ -36,10 +37,10 @@ class _NodeError(Exception):
     """A node cannot run on what it was given."""
 
 
-def specialize(graph: Any, specs: Sequence[InputSpec], sources: SourceMap) -> frozenset[str]:
+def specialize(graph: Any, specs: Sequence[InputSpec], sources: SourceMap) -> Mapping[str, Layout]:
     """Folds shape queries and all that follows from them, until nothing changes.
 
-    Returns: the names of the values that the last run held in channels-last memory.
+    Returns: how the last run held the values in memory, by their names.
     Raises: InvalidInputError if the model cannot take inputs of these shapes and dtypes.
     """
     examples = [spec.example() for spec in specs]
@@ -55,7 +56,7 @@ def specialize(graph: Any, specs: Sequence[InputSpec], sources: SourceMap) -> fr
         if changed:
             fold(graph)
     _refuse_certain_exception(graph, sources)
-    return frozenset(name for name, value in values.items() if _is_channels_last(value))
+    return {name: _layout(value) for name, value in values.items() if _is_strided(value)}
 
 
 def _refuse_certain_exception(graph: Any, sources: SourceMap) -> None:
@@ -68,10 +69,12 @@ def _refuse_certain_exception(graph: Any, sources: SourceMap) -> None:
             )
 
 
-def _is_channels_last(value: Any) -> bool:
-    return (
-        isinstance(value, torch.Tensor) and value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
-    )
+def _is_strided(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided
+
+
+def _layout(value: torch.Tensor) -> Layout:
+    return Layout(tuple(value.shape), tuple(value.stride()), value.storage_offset())
 
 
 def _fold_queries(graph: Any, examples: list[torch.Tensor], sources: SourceMap) -> tuple[bool, dict[str, Any]]:

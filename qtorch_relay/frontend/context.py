@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from qtorch_relay.capture.graph import (
 )
 from qtorch_relay.errors import UnsupportedOpError, UnsupportedQuantSchemeError
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
+from qtorch_relay.layout import Layout
 from qtorch_relay.qparams import PerTensor
 
 Kind = TypeVar("Kind")
@@ -29,10 +31,10 @@ Kind = TypeVar("Kind")
 class ImportContext:
     """The state of one import: values by name, the parameters met so far, and the block that is being built."""
 
-    def __init__(self, builder: Any, engine: str, channels_last: frozenset[str]) -> None:
+    def __init__(self, builder: Any, engine: str, layouts: Mapping[str, Layout]) -> None:
         self.builder = builder
         self.engine = engine
-        self._channels_last = channels_last
+        self._layouts = layouts
         self.params: dict[str, np.ndarray[Any, Any]] = {}
         self._param_vars: dict[str, Any] = {}
         self._param_of_array: dict[int, Any] = {}
@@ -43,7 +45,8 @@ class ImportContext:
     def bind(self, value: Value, meaning: Any) -> Any:
         """Gives a graph value its meaning and returns it; a quantized tensor learns how PyTorch lays this value out."""
         if isinstance(meaning, QuantizedValue):
-            meaning = replace(meaning, channels_last=value.name in self._channels_last)
+            layout = self._layouts.get(value.name)
+            meaning = replace(meaning, channels_last=layout is not None and layout.is_channels_last)
         self._values[value.name] = meaning
         return meaning
 
@@ -83,6 +86,11 @@ class ImportContext:
         if isinstance(value, QuantizedValue | TensorValue):
             return value
         raise self.unsupported(node, f"{name} must be a tensor, found {describe(value)}")
+
+    def layout(self, node: Node, name: str) -> Layout | None:
+        """Returns how PyTorch holds a tensor argument in memory, None if capture could not tell."""
+        operand = node.args[name]
+        return self._layouts.get(operand.name) if isinstance(operand, Value) else None
 
     def conv_params(self, node: Node, name: str = "packed_weight") -> ConvParams:
         """Returns an argument that must be unpacked convolution parameters."""

@@ -54,7 +54,7 @@ def import_graph(graph: Graph, *, all_layers: bool = False) -> ImportedModule:
     """
     _refuse_unsupported(graph)
     builder = relax.BlockBuilder()
-    context = ImportContext(builder, graph.engine, graph.channels_last)
+    context = ImportContext(builder, graph.engine, graph.layouts)
     inputs = []
     for graph_input in graph.inputs:
         var = relax.Var(graph_input.value.name, relax.TensorType(graph_input.shape, graph_input.dtype))
