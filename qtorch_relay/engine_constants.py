@@ -113,18 +113,39 @@ def _onednn(
 
     Source: PyTorch quantized/cpu/qconv.cpp, qlinear.cpp, qlinear_prepack.cpp; ideep conv.hpp, matmul.hpp.
     """
-    if kind == "conv":
-        kernel_factor = weight.astype(F32)
-    elif per_channel:
-        kernel_factor = F32(1) / (F32(1) / weight.astype(F32))
-    else:
-        kernel_factor = F32(1) / (1 / weight).astype(F32)
     return RealFactors(
         np.atleast_1d(F32(1) / F32(1 / input_scale)),
-        kernel_factor,
+        _onednn_kernel_factors(kind, weight, per_channel),
         bias,
         np.atleast_1d(F32(1) / (F32(1) / F32(1 / output_scale))),
     )
+
+
+def _onednn_kernel_factors(kind: str, weight: npt.NDArray[np.float64], per_channel: bool) -> Vector:
+    if kind == "conv":
+        return weight.astype(F32)
+    if per_channel:
+        return F32(1) / (F32(1) / weight.astype(F32))
+    return F32(1) / (1 / weight).astype(F32)
+
+
+def kernel_factors(engine: str, kind: str, weight_scales: Any) -> Vector:
+    """Returns the weight's scales, one or one per channel, as an engine multiplies sums by them in dynamic ops.
+
+    kind: "conv" or "linear". weight_scales as in requantize_factors.
+    """
+    weight = np.atleast_1d(np.asarray(weight_scales, np.float64))
+    if engine == "onednn":
+        return _onednn_kernel_factors(kind, weight, np.ndim(weight_scales) == 1)
+    return weight.astype(F32)
+
+
+def sum_factor(scale: float) -> Vector:
+    """Returns the factor of what onednn adds to a convolution's real values: its scale, inverted twice in float32.
+
+    Source: PyTorch quantized/cpu/qconv.cpp (accum_scale); ideep conv.hpp.
+    """
+    return np.atleast_1d(F32(1) / F32(1 / np.float64(F32(scale))))
 
 
 def _qnnpack(
@@ -199,15 +220,19 @@ def qnnpack_mean_factor(scale: float, count: int) -> np.float32:
     return F32(F32(scale) / (F32(scale) * F32(count)))
 
 
-def resolve_x86(kind: str, weight: PerTensor | PerChannel, groups: int = 1) -> str:
+def resolve_x86(
+    kind: str, weight: PerTensor | PerChannel, groups: int = 1, output_padding: tuple[int, ...] = ()
+) -> str:
     """Returns the engine that "x86" hands a layer to when its parameters are packed, on a CPU with AVX512-VNNI.
 
-    Linear layers always go to fbgemm. Convolutions go to onednn if every weight zero point is 0 and groups <= 100; on
-    CPUs without AVX512-VNNI PyTorch gives them to fbgemm too, so its own codes differ from machine to machine there.
+    Linear layers always go to fbgemm. Convolutions, transposed or not, go to onednn if every weight zero point is 0,
+    groups <= 100 and the output is not padded; on CPUs without AVX512-VNNI PyTorch gives them to fbgemm too, so its own
+    codes differ from machine to machine there.
     Source: PyTorch quantized/cpu/qconv_prepack.cpp, qlinear_prepack.cpp, OnednnUtils.h should_use_onednn_quant.
     """
     symmetric = not np.any(weight.zero_point if isinstance(weight, PerTensor) else weight.zero_points)
-    return "onednn" if kind == "conv" and symmetric and groups <= 100 else "fbgemm"
+    onednn = kind == "conv" and symmetric and groups <= 100 and not any(output_padding)
+    return "onednn" if onednn else "fbgemm"
 
 
 def saturates_in_pairs(
@@ -222,22 +247,22 @@ def saturates_in_pairs(
     """Says whether FBGEMM runs a convolution by its depthwise kernel and some uint8 codes can overflow its int16 sums.
 
     That kernel adds the products of each two consecutive taps of a window by vpmaddubsw, which saturates to int16, on
-    every x86 CPU. It is taken for 3x3, 5x5 and 7x7 windows of stride 1 or 2 that keep the image's size at stride 1,
-    with
-    channels in multiples of 8 and one or two outputs for each.
-    weight: OIHW codes.
-    Source: FBGEMM src/FbgemmConv.cc takeDepthWiseFastPath, src/FbgemmI8DepthwiseAvx2-inl.h.
+    every x86 CPU. It is taken in two and three dimensions, for windows of 3, 5 or 7 (height and width equal) and stride
+    1 or 2 that keep the image's size at stride 1, with channels in multiples of 8 and one or two outputs for each.
+    weight: codes [O, 1, K...].
+    Source: FBGEMM src/FbgemmConv.cc takeDepthWiseFastPath, src/GenerateI8Depthwise.cc.
     """
-    outputs, _, kernel_h, kernel_w = weight.shape
+    outputs, _, *kernel = weight.shape
     taken = (
         groups == in_channels
         and outputs in (groups, 2 * groups)
         and groups % 8 == 0
-        and kernel_h == kernel_w
-        and kernel_h in (3, 5, 7)
+        and len(kernel) in (2, 3)
+        and kernel[-2] == kernel[-1]
+        and all(extent in (3, 5, 7) for extent in kernel)
         and all(step in (1, 2) for step in stride)
         and all(step == 1 for step in dilation)
-        and all(pad == (kernel_h - 1) // 2 for pad in padding)
+        and all(pad == (extent - 1) // 2 for pad, extent in zip(padding, kernel, strict=True))
     )
     if not taken:
         return False

@@ -122,7 +122,7 @@ def requantize_accumulator(
 
     acc: exact sums of (qx - zx) * (qw - zw) with channels along axis. The zero point is added to the rounded integer.
     relu raises the lower bound to the zero point.
-    fbgemm's depthwise kernel makes other sums where int16 overflows, see depthwise_sums_fbgemm.
+    fbgemm's depthwise kernel makes other sums where int16 overflows, see numerics_conv.py.
     Source: qconv.cpp, qlinear.cpp; FBGEMM src/QuantUtilsAvx2.cc; qnnpack/src/q8gemm/*sse2.c.
     """
     exact = acc.astype(np.int64)
@@ -147,35 +147,6 @@ def requantize_real(
     kernel_factor, addend = (_along(vector, axis, acc.ndim) for vector in (factors.kernel_factor, factors.addend))
     real = acc.astype(np.int32).astype(F32) * factors.input_factor[0] * kernel_factor + addend
     return saturate(np.rint(real * factors.output_factor[0] + F32(out.zero_point)), out.dtype, _relu_low(out, relu))
-
-
-def depthwise_sums_fbgemm(
-    codes: Codes,
-    weight: Codes,
-    zero_point: int,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-) -> npt.NDArray[np.int32]:
-    """Returns the sums of FBGEMM's depthwise kernel: products of raw codes, each two consecutive taps saturated to
-    int16.
-
-    codes: uint8 [N, C, H, W]; weight: int8 [C or 2C, 1, KH, KW]. Source: FBGEMM src/FbgemmI8DepthwiseAvx2-inl.h.
-    """
-    pads = ((0, 0), (0, 0), (padding[0], padding[0]), (padding[1], padding[1]))
-    padded = np.pad(codes, pads, constant_values=zero_point).astype(np.int64)
-    padded = np.repeat(padded, weight.shape[0] // codes.shape[1], axis=1)
-    kernel_h, kernel_w = weight.shape[2:]
-    last_h, last_w = padded.shape[2] - kernel_h + 1, padded.shape[3] - kernel_w + 1
-    taps = [
-        padded[:, :, i : i + last_h : stride[0], j : j + last_w : stride[1]]
-        * weight[:, 0, i, j, None, None].astype(int)
-        for i in range(kernel_h)
-        for j in range(kernel_w)
-    ]
-    last = [taps.pop()] if len(taps) % 2 else []
-    pairs = [np.clip(a + b, -(2**15), 2**15 - 1) for a, b in zip(taps[::2], taps[1::2], strict=True)]
-    share = zero_point * weight.astype(np.int64).sum((1, 2, 3))[:, None, None]
-    return np.asarray(sum(pairs + last) - share, np.int32)
 
 
 def _along(vector: npt.NDArray[Any], axis: int, ndim: int) -> npt.NDArray[Any]:

@@ -15,11 +15,14 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 # Where torch (and torchvision) may be imported.
 TORCH_FOLDERS = ("qtorch_relay/capture", "qtorch_relay/demo", "calibration", "accuracy_reports")
 
+# One file per family of ops.
+NUMERICS = tuple(f"qtorch_relay.{path.stem}" for path in (ROOT / "qtorch_relay").glob("numerics_*.py"))
+
 # A layer may import from itself and from what is listed before it, never from what comes after.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("qtorch_relay._version", "qtorch_relay.errors"),
     ("qtorch_relay.qparams", "qtorch_relay.output_files", "qtorch_relay._tvm", "qtorch_relay.target"),
-    ("qtorch_relay.numerics", "qtorch_relay.numerics_pool", "qtorch_relay.engine_constants"),
+    ("qtorch_relay.numerics", *NUMERICS, "qtorch_relay.engine_constants"),
     ("qtorch_relay.runtime", "qtorch_relay.capture", "qtorch_relay.qnn", "qtorch_relay.kernels"),
     ("qtorch_relay.frontend", "qtorch_relay.lowering"),
     ("qtorch_relay.pipeline", "qtorch_relay.coverage"),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qtorch_relay import numerics
+from qtorch_relay import numerics, numerics_conv
 from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, MulSpec, QuantizeSpec
 from qtorch_relay.kernels.spec import (
     AccumulatorRequantize,
@@ -142,7 +142,7 @@ def depthwise_pairs(
 ) -> Codes:
     """Returns the NHWC codes of a depthwise convolution with pairs of taps saturated to int16."""
     planar = x.transpose(0, 3, 1, 2)
-    sums = numerics.depthwise_sums_fbgemm(planar, weight, in_zero_point, spec.stride, spec.padding[:2])
+    sums = numerics_conv.depthwise_sums_fbgemm(planar, weight, in_zero_point, spec.stride, spec.padding[:2])
     accumulator = sums.transpose(0, 2, 3, 1)
     if bias_s32 is not None:
         accumulator = accumulator + bias_s32

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qtorch_relay import numerics, numerics_pool, qnn
+from qtorch_relay import numerics, numerics_conv, numerics_pool, qnn
 from qtorch_relay.engine_constants import (
     AccumulatorFactors,
     RealFactors,
@@ -179,7 +179,7 @@ CASES = (
         "conv2d_s16_pairs",
         {"x": _PX, "w": _PW},
         lambda x, w: qnn.conv2d(x, w, 9, 0, 0.5, 0.25, (3, 3), 16, (2, 2), (1, 1), groups=8, accumulation="s16_pairs"),
-        lambda x, w: numerics.depthwise_sums_fbgemm(x, w, 9, (2, 2), (1, 1)),
+        lambda x, w: numerics_conv.depthwise_sums_fbgemm(x, w, 9, (2, 2), (1, 1)),
     ),
     Case(
         "dense",
