@@ -71,6 +71,33 @@ class PerChannel:
             )
 
 
+@dataclass(frozen=True, eq=False)
+class PerChannelFloat:
+    """A scale and a zero point, both float32, for each index along axis: PyTorch's per_channel_affine_float_qparams.
+
+    bits: 8, or 4 or 2 for the codes of quint4x2 and quint2x4, which are uint8 here, one a byte.
+    """
+
+    scales: npt.NDArray[np.float32]
+    zero_points: npt.NDArray[np.float32]
+    axis: int
+    dtype: str
+    bits: int = 8
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("uint8", "int8") or self.bits not in (8, 4, 2):
+            raise UnsupportedQuantSchemeError(f"{self.dtype} codes of {self.bits} bits with float zero points")
+        if self.scales.ndim != 1 or self.scales.shape != self.zero_points.shape:
+            raise UnsupportedQuantSchemeError(
+                f"scales {self.scales.shape} and zero points {self.zero_points.shape} must be vectors of one length"
+            )
+
+    @property
+    def code_range(self) -> tuple[int, int]:
+        """The least and the greatest code."""
+        return code_range(self.dtype) if self.bits == 8 else (0, 2**self.bits - 1)
+
+
 QuantParams: TypeAlias = PerTensor | PerChannel
 
 
@@ -92,3 +119,11 @@ class QuantizedTensor:
                 raise UnsupportedQuantSchemeError(
                     f"axis {self.qparams.axis} has {length} entries, but there are {len(self.qparams.scales)} scales"
                 )
+
+
+@dataclass(frozen=True, eq=False)
+class FloatQuantizedTensor:
+    """A constant of integer codes with float zero points, as embeddings have it: codes one a byte."""
+
+    codes: npt.NDArray[np.integer]
+    qparams: PerChannelFloat

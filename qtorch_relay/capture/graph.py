@@ -32,7 +32,7 @@ class TensorConstant:
 class QuantizedConstant:
     """A quantized tensor of the model."""
 
-    tensor: QuantizedTensor
+    tensor: QuantizedTensor | FloatQuantizedTensor
     name: str | None = None
 
 
@@ -64,8 +64,21 @@ class LinearParams:
     name: str
 
 
+@dataclass(frozen=True, eq=False)
+class EmbeddingParams:
+    """Unpacked EmbeddingPackedParams, as the rows that PyTorch's kernels read: uint8 [rows, bytes].
+
+    rows: the codes of a row, 8 // bits to a byte from the lowest bits on, then its scale and bias, float32 for bits = 8,
+    else float16; real = scale * code + bias.
+    """
+
+    rows: npt.NDArray[np.uint8]
+    bits: int
+    name: str
+
+
 Operand: TypeAlias = (
-    Value | TensorConstant | QuantizedConstant | ConvParams | LinearParams
+    Value | TensorConstant | QuantizedConstant | ConvParams | LinearParams | EmbeddingParams
     | None | bool | int | float | str | list[Any] | tuple[Any, ...] | dict[Any, Any]
 )  # fmt: skip
 

@@ -20,8 +20,14 @@ from qtorch_relay.capture.graph import (
     TensorConstant,
     Value,
 )
-from qtorch_relay.errors import UnsupportedOpError, UnsupportedQuantSchemeError
-from qtorch_relay.frontend.values import QuantizedValue, TensorValue
+from qtorch_relay.errors import UnsupportedOpError
+from qtorch_relay.frontend.values import (
+    AnyQuantized,
+    ChannelwiseValue,
+    QuantizedValue,
+    RunTimeQuantizedValue,
+    TensorValue,
+)
 from qtorch_relay.layout import Layout
 from qtorch_relay.qparams import PerTensor
 
@@ -73,8 +79,15 @@ class ImportContext:
         return [self.resolve(operand) for operand in node.args.values()]
 
     def quantized(self, node: Node, name: str) -> QuantizedValue:
-        """Returns an argument that must be a quantized tensor."""
-        return self._expect(node, name, QuantizedValue, "a quantized tensor")
+        """Returns an argument that must be a tensor quantized per tensor, with parameters known at import."""
+        return self._expect(node, name, QuantizedValue, "a tensor quantized per tensor with constant parameters")
+
+    def quantized_of_any_scheme(self, node: Node, name: str) -> AnyQuantized:
+        """Returns an argument that must be a quantized tensor: per tensor, per channel, or with run-time parameters."""
+        value = self.argument(node, name)
+        if isinstance(value, AnyQuantized):
+            return value
+        raise self.unsupported(node, f"{name} must be a quantized tensor, found {describe(value)}")
 
     def tensor(self, node: Node, name: str) -> TensorValue:
         """Returns an argument that must be a tensor that is not quantized."""
@@ -167,13 +180,12 @@ class ImportContext:
             return constant.array
         return TensorValue(self.param(constant.name or "constant", constant.array))
 
-    def _quantized_constant(self, constant: QuantizedConstant) -> QuantizedValue:
+    def _quantized_constant(self, constant: QuantizedConstant) -> QuantizedValue | ChannelwiseValue:
         tensor = constant.tensor
-        if not isinstance(tensor.qparams, PerTensor):
-            raise UnsupportedQuantSchemeError(
-                f"the constant {constant.name} is quantized per channel; as an operand only per tensor is supported"
-            )
-        return QuantizedValue(self.param(constant.name or "constant", tensor.codes), tensor.qparams)
+        codes = self.param(constant.name or "constant", tensor.codes)
+        if isinstance(tensor.qparams, PerTensor):
+            return QuantizedValue(codes, tensor.qparams)
+        return ChannelwiseValue(codes, tensor.qparams)
 
     # ---- messages
 
@@ -192,6 +204,10 @@ def describe(value: Any) -> str:
     """Says in words what a value is."""
     if isinstance(value, QuantizedValue):
         return f"a quantized tensor of {value.qparams.dtype}"
+    if isinstance(value, ChannelwiseValue):
+        return f"a tensor of {value.qparams.dtype} quantized per channel along axis {value.qparams.axis}"
+    if isinstance(value, RunTimeQuantizedValue):
+        return f"a quantized tensor of {value.dtype} whose scale and zero point are run-time values"
     if isinstance(value, TensorValue):
         return f"a tensor of {value.dtype}"
     return "None" if value is None else f"{type(value).__name__} {value!r}"
