@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ import torch
 from qtorch_relay.capture.graph import (
     Block,
     ConvParams,
+    EmbeddingParams,
     Graph,
     GraphInput,
     LinearParams,
@@ -24,11 +25,13 @@ from qtorch_relay.capture.graph import (
 from qtorch_relay.capture.input_arguments import named_like_type
 from qtorch_relay.capture.inputs import InputSpec
 from qtorch_relay.capture.interpreter import op_name, parse_schema
-from qtorch_relay.capture.packed import is_packed, quantized_tensor, unpack
+from qtorch_relay.capture.packed import is_packed, quantized_constant, unpack
 from qtorch_relay.capture.provenance import SourceMap, module_path
 from qtorch_relay.errors import QTorchRelayError, UnsupportedOpError, UnsupportedQuantSchemeError
 from qtorch_relay.layout import Layout
 from qtorch_relay.qparams import PerChannel
+
+Packed: TypeAlias = ConvParams | LinearParams | EmbeddingParams
 
 
 def to_graph(
@@ -58,8 +61,8 @@ class _Converter:
     def __init__(self, sources: SourceMap) -> None:
         self._sources = sources
         self._constants: dict[tuple[str, str], Operand] = {}
-        self._packed: dict[tuple[int, bool], ConvParams | LinearParams] = {}
-        self._contents: dict[bytes, ConvParams | LinearParams] = {}
+        self._packed: dict[tuple[int, bool], Packed] = {}
+        self._contents: dict[bytes, Packed] = {}
         self._problems: list[QTorchRelayError] = []
 
     def raise_problems(self) -> None:
@@ -139,7 +142,7 @@ class _Converter:
         what = value._type() if isinstance(value, torch.ScriptObject) else type(value).__name__
         raise UnsupportedOpError(f"{consumer} takes {path or 'a constant'} of type {what}, which cannot be imported")
 
-    def _unpacked(self, packed: Any, path: str, consumer: str) -> ConvParams | LinearParams:
+    def _unpacked(self, packed: Any, path: str, consumer: str) -> Packed:
         # hash() of a ScriptObject is the identity of the C++ object; every path to a shared module gives the same.
         key = (hash(packed), "1d" in consumer)
         if key not in self._packed:
@@ -182,8 +185,11 @@ def _reader_name(node: Any) -> str:
 _CONTAINERS = ("prim::TupleConstruct", "prim::ListConstruct", "prim::DictConstruct")
 
 
-def _digest(params: ConvParams | LinearParams) -> bytes:
+def _digest(params: Packed) -> bytes:
     digest = hashlib.sha256(type(params).__name__.encode())
+    if isinstance(params, EmbeddingParams):
+        digest.update(repr((params.rows.shape, params.bits)).encode() + params.rows.tobytes())
+        return digest.digest()
     qparams = params.weight.qparams
     if isinstance(qparams, PerChannel):
         scheme: tuple[Any, ...] = (qparams.scales.tobytes(), qparams.zero_points.tobytes(), qparams.axis)
@@ -209,7 +215,7 @@ def _digest(params: ConvParams | LinearParams) -> bytes:
 def _tensor(tensor: torch.Tensor, path: str | None, consumer: str) -> TensorConstant | QuantizedConstant:
     if tensor.is_quantized:
         try:
-            return QuantizedConstant(quantized_tensor(tensor), path)
+            return QuantizedConstant(quantized_constant(tensor), path)
         except UnsupportedQuantSchemeError as error:
             raise UnsupportedQuantSchemeError(f"{consumer} takes {path or 'a tensor'} with {error}") from None
     try:

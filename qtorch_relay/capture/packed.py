@@ -8,13 +8,26 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from qtorch_relay.capture.graph import ConvParams, LinearParams
+from qtorch_relay.capture.graph import ConvParams, EmbeddingParams, LinearParams
 from qtorch_relay.errors import EngineError, QTorchRelayError, UnsupportedQuantSchemeError
-from qtorch_relay.qparams import PerChannel, PerTensor, QuantizedTensor, QuantParams
+from qtorch_relay.qparams import (
+    FloatQuantizedTensor,
+    PerChannel,
+    PerChannelFloat,
+    PerTensor,
+    QuantizedTensor,
+    QuantParams,
+)
 
 CODE_DTYPE = {torch.quint8: "uint8", torch.qint8: "int8", torch.qint32: "int32"}
 _PER_TENSOR = (torch.per_tensor_affine, torch.per_tensor_symmetric)
 _PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_symmetric)
+_FLOAT_CODES = {
+    torch.quint8: ("uint8", 8),
+    torch.qint8: ("int8", 8),
+    torch.quint4x2: ("uint8", 4),
+    torch.quint2x4: ("uint8", 2),
+}
 _SPATIAL_DIMS = {"Conv2dPackedParamsBase": 2, "Conv3dPackedParamsBase": 3}
 
 
@@ -44,21 +57,51 @@ def quantized_tensor(tensor: torch.Tensor) -> QuantizedTensor:
     return QuantizedTensor(np.ascontiguousarray(tensor.int_repr().numpy()), quant_params(tensor))
 
 
+def quantized_constant(tensor: torch.Tensor) -> QuantizedTensor | FloatQuantizedTensor:
+    """Returns the codes and the parameters of a quantized tensor of any scheme.
+
+    Raises: UnsupportedQuantSchemeError for 4-bit codes of one scale.
+    """
+    if tensor.qscheme() != torch.per_channel_affine_float_qparams or tensor.dtype not in _FLOAT_CODES:
+        return quantized_tensor(tensor)
+    dtype, bits = _FLOAT_CODES[tensor.dtype]
+    qparams = PerChannelFloat(
+        tensor.q_per_channel_scales().to(torch.float32).numpy(),
+        tensor.q_per_channel_zero_points().to(torch.float32).numpy(),
+        tensor.q_per_channel_axis(),
+        dtype,
+        bits,
+    )
+    return FloatQuantizedTensor(_codes_one_a_byte(tensor, bits), qparams)
+
+
+def _codes_one_a_byte(tensor: torch.Tensor, bits: int) -> npt.NDArray[np.integer]:
+    packed = tensor.int_repr().numpy()
+    if bits == 8:
+        return np.ascontiguousarray(packed)
+    # Sub-byte codes lie densely, the first one in the lowest bits (QuantizedOpKernels.cpp).
+    codes = packed.reshape(-1, 1) >> np.arange(0, 8, bits, dtype=np.uint8) & np.uint8(2**bits - 1)
+    return np.ascontiguousarray(codes.reshape(-1)[: tensor.numel()].reshape(tensor.shape))
+
+
 def is_packed(value: Any) -> bool:
     """Tells whether a value is one of PyTorch's packed weight objects."""
     return isinstance(value, torch.ScriptObject) and _type_name(value).endswith("PackedParamsBase")
 
 
-def unpack(packed: Any, name: str, consumer: str) -> ConvParams | LinearParams:
+def unpack(packed: Any, name: str, consumer: str) -> ConvParams | LinearParams | EmbeddingParams:
     """Returns a packed object's weight, bias and attributes; every engine unpacks to the codes it was packed from.
 
     consumer: an op that takes the object. conv1d params are stored as 2-d ones, and only their use tells.
-    Raises: UnsupportedQuantSchemeError if the object holds anything but int8 weights of a convolution or linear.
+    Raises: UnsupportedQuantSchemeError if the object holds anything but int8 weights of a convolution or linear, or
+        8- or 4-bit rows of an embedding.
     """
     try:
         kind = _type_name(packed)
         if kind == "LinearPackedParamsBase":
             return _linear(packed, name)
+        if kind == "EmbeddingPackedParamsBase":
+            return _embedding(packed, name)
         if kind in _SPATIAL_DIMS:
             return _conv(packed, name, 1 if "1d" in consumer else _SPATIAL_DIMS[kind])
     except QTorchRelayError as error:
@@ -67,7 +110,8 @@ def unpack(packed: Any, name: str, consumer: str) -> ConvParams | LinearParams:
         reason = str(error).splitlines()[0]
         raise UnsupportedQuantSchemeError(f"weight {name} of {consumer} cannot be unpacked: {reason}") from error
     raise UnsupportedQuantSchemeError(
-        f"weight {name} of {consumer} is a {kind}; accepted are packed params of Conv1d/2d/3d, ConvTranspose and Linear"
+        f"weight {name} of {consumer} is a {kind}; accepted are packed params of Conv1d/2d/3d, ConvTranspose, Linear"
+        " and Embedding"
     )
 
 
@@ -109,6 +153,18 @@ def _linear(packed: Any, name: str) -> LinearParams:
     if not weight.is_quantized:
         raise UnsupportedQuantSchemeError("float16 weights; accepted are int8 weights")
     return LinearParams(weight=quantized_tensor(weight), bias=_bias(bias), name=name)
+
+
+def _embedding(packed: Any, name: str) -> EmbeddingParams:
+    """Returns the rows as PyTorch packs them (qembeddingbag_prepack.cpp): bias = zero point * scale * -1."""
+    weight = torch.ops.quantized.embedding_bag_unpack(packed)
+    bits = _FLOAT_CODES[weight.dtype][1]
+    scales = weight.q_per_channel_scales().to(torch.float32).numpy()
+    biases = weight.q_per_channel_zero_points().to(torch.float32).numpy() * scales * np.float32(-1)
+    with np.errstate(over="ignore"):  # beyond float16 is infinite, as in PyTorch
+        tail = np.stack([scales, biases], axis=1).astype(np.float32 if bits == 8 else np.float16)
+    codes = weight.int_repr().numpy().reshape(weight.shape[0], -1)
+    return EmbeddingParams(np.ascontiguousarray(np.hstack([codes, tail.view(np.uint8)])), bits, name)
 
 
 def _conv(packed: Any, name: str, dims: int) -> ConvParams:

@@ -13,6 +13,7 @@ import numpy as np
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import (
     ConvParams,
+    EmbeddingParams,
     LinearParams,
     Node,
     Operand,
@@ -112,6 +113,10 @@ class ImportContext:
     def linear_params(self, node: Node, name: str) -> LinearParams:
         """Returns an argument that must be unpacked linear parameters."""
         return self._expect(node, name, LinearParams, "packed linear parameters")
+
+    def embedding_params(self, node: Node, name: str = "weight") -> EmbeddingParams:
+        """Returns an argument that must be unpacked embedding parameters."""
+        return self._expect(node, name, EmbeddingParams, "packed embedding parameters")
 
     def number(self, node: Node, name: str) -> float:
         """Returns an argument that is a number, also if the model keeps it as a one-element tensor."""
