@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from qtorch_relay._tvm import is_constant
 from qtorch_relay.kernels import (
     AddSpec,
     AvgPool2dSpec,
@@ -28,15 +29,22 @@ def _qparams(operands: Operands, side: str, dtype: str) -> PerTensor:
     return PerTensor(float(scale), int(zero_point), dtype)
 
 
-def _is_per_tensor(operands: Operands, side: str) -> bool:
-    return operands.constant(f"{side}_scale").size == 1 and operands.constant(f"{side}_zero_point").size == 1
+def _why_not_one_scale(operands: Operands, side: str, dtype: str) -> str | None:
+    """Returns why a quantize or dequantize is none of 8-bit codes with one scale known here, or None."""
+    names = (f"{side}_scale", f"{side}_zero_point")
+    if dtype == "int32":
+        return "its codes are int32"
+    if not all(is_constant(operands[name]) for name in names):
+        return "its scale or zero point is a run-time value"
+    return None if all(operands.constant(name).size == 1 for name in names) else "its scales are per channel"
 
 
 def match_quantize(program: Program, binding: Any) -> KernelCall | str:
     """qnn.quantize, together with the permutation to channels-last if that is all that reads it."""
     operands = Operands(binding.value)
-    if not _is_per_tensor(operands, "output"):
-        return "its scales are per channel"
+    refused = _why_not_one_scale(operands, "output", operands.attrs["out_dtype"])
+    if refused is not None or operands.attrs["arithmetic"] != "fused":
+        return refused or f"it quantizes with arithmetic {operands.attrs['arithmetic']}"
     dtype = code_dtype(operands.attrs["out_dtype"])
     user = program.only_user(binding.var)
     permuted = user is not None and op_name(user.value) == "relax.permute_dims" and _is_to_channels_last(user.value)
@@ -56,8 +64,9 @@ def match_dequantize(program: Program, binding: Any) -> KernelCall | str:
     """qnn.dequantize with one scale."""
     operands = Operands(binding.value)
     dtype = operands.dtype("data")
-    if not _is_per_tensor(operands, "input") or dtype == "int32":
-        return "its scales are per channel, or its codes int32"
+    refused = _why_not_one_scale(operands, "input", dtype)
+    if refused is not None:
+        return refused
     spec = DequantizeSpec(operands.shape("data"), code_dtype(dtype))
     return KernelCall(spec, (operands["data"],), (_qparams(operands, "input", dtype),), binding, ())
 

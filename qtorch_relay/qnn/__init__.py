@@ -23,6 +23,7 @@ one more attribute or a last, optional operand; each docstring says what that be
 
 from qtorch_relay.qnn import transform
 from qtorch_relay.qnn.binary import add, mul
+from qtorch_relay.qnn.choose_qparams import choose_qparams
 from qtorch_relay.qnn.concatenate import concatenate
 from qtorch_relay.qnn.conv import conv2d
 from qtorch_relay.qnn.dense import dense
@@ -32,6 +33,7 @@ from qtorch_relay.qnn.quantize import dequantize, lookup, quantize, requantize
 __all__ = [
     "add",
     "avg_pool2d",
+    "choose_qparams",
     "concatenate",
     "conv2d",
     "dense",

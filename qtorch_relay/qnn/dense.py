@@ -35,8 +35,8 @@ def _check_dense(operands: Operands) -> None:
         )
     if operands.attrs["units"] != units:
         raise VerifyError(f"qnn.dense: units is {operands.attrs['units']}, the weight has {units} rows")
-    check_scale(operands, "input_scale")
-    check_zero_point(operands, "input_zero_point", operands.dtype("data"))
+    check_scale(operands, "input_scale", run_time_too=True)
+    check_zero_point(operands, "input_zero_point", operands.dtype("data"), run_time_too=True)
     check_scale(operands, "kernel_scale", units)
     check_zero_point(operands, "kernel_zero_point", operands.dtype("weight"), units)
 
@@ -62,6 +62,8 @@ def dense(
     out_dtype: str = "int32",
 ) -> Expr:
     """qnn.dense: sum over k of (data[..., k] - input_zero_point) * (weight[n, k] - kernel_zero_point[n]).
+
+    The input's scale and zero point may be run-time values, as a dynamically quantized layer has them.
 
     Shapes: data [..., K] (Relay's is two-dimensional; more leading dimensions are ours); weight [units, K]; out [...,
     units].

@@ -144,8 +144,19 @@ def as_zero_point(value: Any) -> Expr:
     return value if hasattr(value, "ty") else relax.const(np.asarray(value, dtype=np.int32), "int32")
 
 
-def check_scale(operands: Operands, name: str, axis_length: int | None = None) -> None:
-    """Refuses a scale that is not finite and positive, or has a wrong length."""
+def is_run_time(operands: Operands, name: str) -> bool:
+    """Says whether an operand is known only when the program runs."""
+    return not is_constant(operands[name])
+
+
+def check_scale(operands: Operands, name: str, axis_length: int | None = None, *, run_time_too: bool = False) -> None:
+    """Refuses a scale that is not finite and positive, or has a wrong length.
+
+    run_time_too: it may be known only when the program runs; then its dtype and length are checked.
+    """
+    if run_time_too and is_run_time(operands, name):
+        _check_run_time(operands, name, "float32", axis_length)
+        return
     scale = operands.constant(name)
     if str(scale.dtype) != "float32":
         raise VerifyError(f"{operands.op.name}: {name} must be float32, found {scale.dtype}")
@@ -156,8 +167,16 @@ def check_scale(operands: Operands, name: str, axis_length: int | None = None) -
     _check_length(operands, name, scale, axis_length)
 
 
-def check_zero_point(operands: Operands, name: str, code_dtype: str, axis_length: int | None = None) -> None:
-    """Refuses a zero point that is not int32, not in the range of its codes, or has a wrong length."""
+def check_zero_point(
+    operands: Operands, name: str, code_dtype: str, axis_length: int | None = None, *, run_time_too: bool = False
+) -> None:
+    """Refuses a zero point that is not int32, not in the range of its codes, or has a wrong length.
+
+    run_time_too: as in check_scale.
+    """
+    if run_time_too and is_run_time(operands, name):
+        _check_run_time(operands, name, "int32", axis_length)
+        return
     zero_point = operands.constant(name)
     if str(zero_point.dtype) != "int32":
         raise VerifyError(f"{operands.op.name}: {name} must be int32, found {zero_point.dtype}")
@@ -168,6 +187,13 @@ def check_zero_point(operands: Operands, name: str, code_dtype: str, axis_length
             f"found {zero_point.reshape(-1)[:4]}"
         )
     _check_length(operands, name, zero_point, axis_length)
+
+
+def _check_run_time(operands: Operands, name: str, dtype: str, axis_length: int | None) -> None:
+    check_dtype(operands, name, (dtype,))
+    if operands.shape(name) not in ((), (1,), (axis_length,)):
+        expected = "one number" if axis_length is None else f"one number or a vector of {axis_length}"
+        raise VerifyError(f"{operands.op.name}: {name} must be {expected}, found shape {operands.shape(name)}")
 
 
 def _check_length(operands: Operands, name: str, value: np.ndarray[Any, Any], axis_length: int | None) -> None:

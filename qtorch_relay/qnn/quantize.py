@@ -43,28 +43,45 @@ def axis_length(operands: Operands, name: str = "data") -> int:
 
 def _check_quantize(operands: Operands) -> None:
     check_dtype(operands, "data", ("float32",))
-    check_choice(operands, "out_dtype", CODES_8BIT)
-    check_scale(operands, "output_scale", axis_length(operands))
-    check_zero_point(operands, "output_zero_point", operands.attrs["out_dtype"], axis_length(operands))
+    check_choice(operands, "out_dtype", ALL_CODES)
+    check_choice(operands, "arithmetic", QUANTIZE_ARITHMETICS)
+    if operands.attrs["arithmetic"] == "fused":
+        check_choice(operands, "out_dtype", CODES_8BIT)
+    length = axis_length(operands)
+    check_scale(operands, "output_scale", length, run_time_too=True)
+    check_zero_point(operands, "output_zero_point", operands.attrs["out_dtype"], length, run_time_too=True)
 
+
+QUANTIZE_ARITHMETICS = ("fused", "scaled_shifted", "rounded")
 
 _QUANTIZE = define_op(
     "qnn.quantize",
     ("data", "output_scale", "output_zero_point"),
-    ("axis", "out_dtype"),
+    ("axis", "out_dtype", "arithmetic"),
     _out_type,
     _check_quantize,
-    "codes = clamp(rne(fma(data, 1 / output_scale, output_zero_point)))",
+    "codes = clamp(rne(data / output_scale + output_zero_point))",
 )
 
 
-def quantize(data: Expr, output_scale: Any, output_zero_point: Any, axis: int = -1, out_dtype: str = "int8") -> Expr:
-    """qnn.quantize: clamp(rne(fma(data, 1 / output_scale, output_zero_point))), as PyTorch computes it (FBGEMM
-    QuantizeAvx2).
+def quantize(
+    data: Expr,
+    output_scale: Any,
+    output_zero_point: Any,
+    axis: int = -1,
+    out_dtype: str = "int8",
+    *,
+    arithmetic: str = "fused",
+) -> Expr:
+    """qnn.quantize: clamp(rne(data * (1 / output_scale) + output_zero_point)), rounded as PyTorch rounds it.
 
-    NaN becomes the highest code. Relay divides by the scale and rounds half away from zero.
+    arithmetic "fused": one fused multiply-add, NaN becomes the highest code; uint8 and int8 (FBGEMM QuantizeAvx2).
+      "rounded": the product and the sum are rounded one after the other, NaN becomes 0, or the lowest code of int32
+      (FBGEMM's scalar Quantize: PyTorch's int32 codes, and all codes per channel).
+    Relay divides by the scale and rounds half away from zero.
 
-    Shapes: data float32 [...]; output_scale and output_zero_point one number, or a vector along axis.
+    Shapes: data float32 [...]; output_scale and output_zero_point one number, or a vector along axis; constants, or
+    run-time values (float32 and int32).
     """
     return _QUANTIZE(
         {
@@ -72,32 +89,71 @@ def quantize(data: Expr, output_scale: Any, output_zero_point: Any, axis: int = 
             "output_scale": as_scale(output_scale),
             "output_zero_point": as_zero_point(output_zero_point),
         },
-        {"axis": axis, "out_dtype": out_dtype},
+        {"axis": axis, "out_dtype": out_dtype, "arithmetic": arithmetic},
     )
 
 
 def _check_dequantize(operands: Operands) -> None:
     check_dtype(operands, "data", ALL_CODES)
     check_choice(operands, "out_dtype", ("float32",))
-    check_scale(operands, "input_scale", axis_length(operands))
-    check_zero_point(operands, "input_zero_point", operands.dtype("data"), axis_length(operands))
+    check_choice(operands, "arithmetic", DEQUANTIZE_ARITHMETICS)
+    length = axis_length(operands)
+    check_scale(operands, "input_scale", length, run_time_too=True)
+    check_zero_point(operands, "input_zero_point", operands.dtype("data"), length, run_time_too=True)
+    for name in DEQUANTIZE_EXTENSIONS.get(operands.attrs["arithmetic"], ()):
+        check_vector(operands, name, length)
 
+
+DEQUANTIZE_EXTENSIONS = {
+    "fused": ("addend",),
+    "rounded": ("addend",),
+    "real": ("input_factor", "kernel_factor", "addend"),
+}
+DEQUANTIZE_ARITHMETICS = ("relay", *DEQUANTIZE_EXTENSIONS)
 
 _DEQUANTIZE = define_op(
     "qnn.dequantize",
     ("data", "input_scale", "input_zero_point"),
-    ("axis", "out_dtype"),
+    ("axis", "out_dtype", "arithmetic"),
     _out_type,
     _check_dequantize,
     "real = (data - input_zero_point) * input_scale",
+    extensions=DEQUANTIZE_EXTENSIONS,
 )
 
 
-def dequantize(data: Expr, input_scale: Any, input_zero_point: Any, axis: int = -1, out_dtype: str = "float32") -> Expr:
-    """qnn.dequantize: float32(data - input_zero_point) * input_scale."""
+def dequantize(
+    data: Expr,
+    input_scale: Any,
+    input_zero_point: Any,
+    axis: int = -1,
+    out_dtype: str = "float32",
+    *,
+    arithmetic: str = "relay",
+    factors: Mapping[str, Any] = MappingProxyType({}),
+) -> Expr:
+    """qnn.dequantize: float32(data - input_zero_point) * input_scale, with the ends of dynamic layers as extensions.
+
+    The difference wraps in int32 for one scale, and is taken in float32 for a vector of scales, as in PyTorch; of
+    8-bit codes both are exact.
+    With x the difference, in float32:
+      arithmetic "relay": x * input_scale
+      "fused" (fbgemm): fma(x, input_scale, addend)
+      "rounded" (qnnpack): x * input_scale + addend, every operation rounded
+      "real" (onednn): x * input_factor * kernel_factor + addend, every operation rounded
+    factors holds the operands that these name, float32, one number or a vector along axis. In stock Relay the addend is
+    an add after the op.
+
+    Shapes: as in qnn.quantize.
+    """
     return _DEQUANTIZE(
-        {"data": data, "input_scale": as_scale(input_scale), "input_zero_point": as_zero_point(input_zero_point)},
-        {"axis": axis, "out_dtype": out_dtype},
+        {
+            "data": data,
+            "input_scale": as_scale(input_scale),
+            "input_zero_point": as_zero_point(input_zero_point),
+            **{name: as_scale(value) for name, value in factors.items()},
+        },
+        {"axis": axis, "out_dtype": out_dtype, "arithmetic": arithmetic},
     )
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from qtorch_relay import numerics, numerics_conv, numerics_pool, qnn
+from qtorch_relay import numerics, numerics_conv, numerics_dynamic, numerics_pool, qnn
+from qtorch_relay._tvm import relax
 from qtorch_relay.engine_constants import (
     AccumulatorFactors,
     RealFactors,
     fixed_point_add_factors,
+    kernel_factors,
     mul_multiplier,
     requantize_factors,
 )
@@ -75,6 +77,40 @@ def _requantize(name: str, engine: str, *, per_channel: bool) -> Case:
         return numerics.requantize_real(sums, factors, Y)
 
     return Case(name, {"x": SUMS}, body, expected)
+
+
+def _choose(name: str, x: np.ndarray[Any, Any], engine: str) -> tuple[Case, Case]:
+    """The scale and the zero point of one range; each is a case, because a case has one output."""
+    arithmetic = "reciprocal" if engine == "onednn" else "float32"
+
+    def output(index: int) -> Callable[..., Any]:
+        return lambda data: relax.TupleGetItem(qnn.choose_qparams(data, 0, 127, arithmetic=arithmetic), index)
+
+    def params(data: np.ndarray[Any, Any]) -> numerics_dynamic.DynamicParams:
+        return numerics_dynamic.choose_params(data, engine, reduce_range=True)
+
+    return (
+        Case(f"choose_scale_{name}", {"x": x}, output(0), lambda data: np.asarray(params(data).scale)),
+        Case(f"choose_zero_point_{name}", {"x": x}, output(1), lambda data: np.int32(params(data).zero_point)),
+    )
+
+
+def _dequantize(name: str, engine: str) -> Case:
+    params = numerics_dynamic.DynamicParams(np.float32(X_SCALE), 3)
+    factors = kernel_factors(engine, "linear", W_SCALES)
+    arithmetic = {"fbgemm": "fused", "qnnpack": "rounded", "onednn": "real"}[engine]
+    operands = {"input_factor": X_SCALE, "kernel_factor": factors} if engine == "onednn" else {}
+    operands["addend"] = BIAS
+
+    def body(x: Any, scale: Any) -> Any:
+        return qnn.dequantize(x, scale, 0, axis=-1, arithmetic=arithmetic, factors=operands)
+
+    return Case(
+        name,
+        {"x": SUMS.reshape(-1, CHANNELS), "scale": np.float32(X_SCALE) * factors},
+        body,
+        lambda x, _scale: numerics_dynamic.dequantize_sums(x, params, W_SCALES, BIAS, engine),
+    )
 
 
 def _conv_sums(x: np.ndarray[Any, Any], w: np.ndarray[Any, Any], zx: int, zw: Any, pad: int) -> np.ndarray[Any, Any]:
@@ -221,4 +257,36 @@ CASES = (
     _pool("avg_pool2d_fused", 12, "fused", np.float32(1) / (np.float32(1) / _K)),
     _pool("avg_pool2d_codes", 12, "codes", (np.float32(1) / np.float32(12)) / np.float32(12)),
     _pool("avg_pool2d_quotient", 12, "quotient", 144.0),
+    *_choose("both_signs", FLOATS[:5000], "fbgemm"),
+    *_choose("onednn", FLOATS[:5000], "onednn"),
+    *_choose("of_zeros", np.zeros(7, np.float32), "fbgemm"),
+    *_choose("tiny", FLOATS[:50] * np.float32(1e-7), "fbgemm"),
+    *_choose("tiny_positive", np.abs(FLOATS[:50]) * np.float32(1e-7), "fbgemm"),
+    *_choose("denormal", -np.abs(FLOATS[:50]) * np.float32(1e-43), "qnnpack"),
+    *_choose("infinite", np.asarray([1.0, np.inf], np.float32), "fbgemm"),
+    Case(
+        "quantize_run_time",
+        {"x": FLOATS, "s": np.asarray(0.043, np.float32), "z": np.asarray(77, np.int32)},
+        lambda x, s, z: qnn.quantize(x, s, z, out_dtype="uint8"),
+        lambda x, s, z: numerics.quantize_f32(x, PerTensor(float(s), int(z), "uint8")),
+    ),
+    Case(
+        "quantize_run_time_rounded",
+        {"x": FLOATS[:5000], "s": np.asarray(0.043, np.float32), "z": np.asarray(77, np.int32)},
+        lambda x, s, z: qnn.quantize(x, s, z, out_dtype="uint8", arithmetic="rounded"),
+        lambda x, s, z: numerics_dynamic.quantize_dynamic(
+            x, numerics_dynamic.DynamicParams(np.float32(s), int(z)), "onednn"
+        ),
+    ),
+    Case(
+        "dense_run_time",
+        {"x": _DX, "w": _D, "s": np.asarray(0.043, np.float32), "z": np.asarray(77, np.int32)},
+        lambda x, w, s, z: qnn.dense(x, w, z, [1, 0, -128, 127, 5], s, 0.25, 5),
+        lambda x, w, s, z: (
+            (x.astype(np.int64) - z) @ (w.astype(np.int64) - np.asarray([[1], [0], [-128], [127], [5]])).T
+        ).astype(np.int32),
+    ),
+    _dequantize("dequantize_fused", "fbgemm"),
+    _dequantize("dequantize_rounded", "qnnpack"),
+    _dequantize("dequantize_real", "onednn"),
 )

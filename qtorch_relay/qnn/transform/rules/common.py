@@ -62,9 +62,11 @@ def along(vector: Expr, rank: int, axis: int) -> Expr:
 
 
 def operand_along(operands: Operands, name: str, rank: int, axis: int) -> Expr:
-    """Returns a float32 operand, constant or not, shaped to broadcast along axis."""
+    """Returns an operand of one number or a vector, constant or not, shaped to broadcast along axis."""
     value = operands[name]
-    return per_axis(constant_array(value), rank, axis, "float32") if is_constant(value) else along(value, rank, axis)
+    if is_constant(value):
+        return per_axis(constant_array(value), rank, axis, operands.dtype(name))
+    return along(value, rank, axis) if operands.shape(name) else value
 
 
 def fused_multiply_add(factors: tuple[Expr, Expr], addend: Expr) -> Expr:
@@ -91,7 +93,16 @@ def fused_multiply_add(factors: tuple[Expr, Expr], addend: Expr) -> Expr:
     zero = constant([0.0], "float64")
     # where above equals below, all three branches are that value
     at_most = relax.op.where(relax.op.less(side, zero), below, cast(middle, "float32"))
-    return relax.op.where(relax.op.greater(side, zero), above, at_most)
+    rounded = relax.op.where(relax.op.greater(side, zero), above, at_most)
+    # an infinite sum has no error term: TwoSum gives NaN there
+    return relax.op.where(relax.op.isinf(total), cast(total, "float32"), rounded)
+
+
+def shifted_operand(operands: Operands, name: str, zero_point: str, rank: int, axis: int) -> Expr:
+    """Returns int32(operand) - zero_point for operands by name; the zero point may be known only at run time."""
+    if is_constant(operands[zero_point]):
+        return shifted(operands[name], operands.constant(zero_point), rank, axis)
+    return relax.op.subtract(cast(operands[name], "int32"), operand_along(operands, zero_point, rank, axis))
 
 
 def shifted(expr: Expr, zero_point: np.ndarray[Any, Any], rank: int, axis: int) -> Expr:
@@ -111,6 +122,16 @@ def product(expr: Expr, factor: Expr) -> Expr:
     that it fits float32 and narrows the multiplication again.
     """
     return cast(relax.op.multiply(cast(expr, "float64"), factor), "float32")
+
+
+def rounded_product(lhs: Expr, rhs: Expr) -> Expr:
+    """Returns lhs * rhs of float32 values known only at run time, rounded before anything is added to it.
+
+    The product of two float32 is exact in float64. Multiplied by a 1 that is read from memory, LLVM cannot see that the
+    operands fit float32 and narrow the multiplication again.
+    """
+    exact = relax.op.multiply(cast(lhs, "float64"), cast(rhs, "float64"))
+    return product(exact, constant([1.0], "float64"))
 
 
 def wide_along(operands: Operands, name: str, rank: int, axis: int) -> Expr:

@@ -16,8 +16,15 @@ import numpy as np
 
 from qtorch_relay._tvm import constant_array, is_constant, relax
 from qtorch_relay.qnn.conv import canonical_dims
-from qtorch_relay.qnn.op_def import Expr, Operands, static_shape
-from qtorch_relay.qnn.transform.rules.common import along, canonicalization, cast, constant, per_axis
+from qtorch_relay.qnn.op_def import Expr, Operands, is_run_time, static_shape
+from qtorch_relay.qnn.transform.rules.common import (
+    along,
+    canonicalization,
+    cast,
+    constant,
+    per_axis,
+    shifted_operand,
+)
 
 
 @canonicalization("qnn.conv2d")
@@ -94,13 +101,15 @@ def _tap(operands: Operands, row: int, column: int, channel_axis: int) -> Expr:
 def dense(operands: Operands) -> Expr:
     """One integer matmul of raw codes (or of shifted codes if a weight's zero point is not 0)."""
     data, weight = operands["data"], operands["weight"]
-    input_zero_point = int(operands.scalar("input_zero_point"))
     kernel_zero_point = operands.constant("kernel_zero_point")
     if kernel_zero_point.any():
-        data = relax.op.subtract(cast(data, "int32"), constant(input_zero_point, "int32"))
+        data = shifted_operand(operands, "data", "input_zero_point", 0, 0)
         weight = relax.op.subtract(cast(weight, "int32"), per_axis(kernel_zero_point, 2, 0, "int32"))
         return relax.op.matmul(data, relax.op.permute_dims(weight), out_dtype="int32")
     total = relax.op.matmul(cast(data, "int32"), cast(relax.op.permute_dims(weight), "int32"), out_dtype="int32")
+    if is_run_time(operands, "input_zero_point"):
+        return relax.op.subtract(total, relax.op.multiply(_weight_sum(weight, 0), operands["input_zero_point"]))
+    input_zero_point = int(operands.scalar("input_zero_point"))
     if input_zero_point == 0:
         return total
     return relax.op.subtract(total, _weight_sum(weight, 0, input_zero_point))
@@ -115,12 +124,11 @@ def _pad(data: Expr, padding: tuple[int, int, int, int], layout: str, zero_point
     return relax.op.nn.pad(data, flat, pad_value=float(zero_point))
 
 
-def _weight_sum(weight: Expr, out_axis: int, input_zero_point: int) -> Expr:
-    """Returns input_zero_point * sum of the weights of each output channel, folded at once where the weight is
-    constant."""
+def _weight_sum(weight: Expr, out_axis: int, factor: int = 1) -> Expr:
+    """Returns factor * sum of the weights of each output channel, folded at once where the weight is constant."""
     axes = [axis for axis in range(len(static_shape(weight))) if axis != out_axis]
     if is_constant(weight):
         sums: np.ndarray[Any, Any] = constant_array(weight).astype(np.int32).sum(axis=tuple(axes), dtype=np.int32)
-        return constant(sums * np.int32(input_zero_point), "int32")
+        return constant(sums * np.int32(factor), "int32")
     total = relax.op.sum(cast(weight, "int32"), axis=axes)
-    return relax.op.multiply(total, constant(input_zero_point, "int32"))
+    return total if factor == 1 else relax.op.multiply(total, constant(factor, "int32"))

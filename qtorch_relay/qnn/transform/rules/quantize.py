@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qtorch_relay._tvm import relax
-from qtorch_relay.qnn.op_def import Expr, Operands
+from qtorch_relay.qnn.op_def import Expr, Operands, is_run_time
 from qtorch_relay.qnn.transform.rules.common import (
     canonicalization,
     cast,
@@ -17,33 +17,55 @@ from qtorch_relay.qnn.transform.rules.common import (
     product,
     rank_and_axis,
     round_value,
+    rounded_product,
     saturate,
     shifted,
+    shifted_operand,
     wide_along,
 )
+from qtorch_relay.qnn.transform.rules.wide_codes import centered_int32, quantize_rounded
 
 
 @canonicalization("qnn.quantize")
 def quantize(operands: Operands) -> Expr:
-    """rne(fma(data, 1 / scale, zero_point)), clamped; NaN becomes the highest code, as in PyTorch."""
+    """rne(data * (1 / scale) + zero_point), clamped; NaN becomes the highest code, as in PyTorch."""
     rank, axis = rank_and_axis(operands)
-    inverse_scale = per_axis(np.float32(1) / operands.constant("output_scale"), rank, axis, "float32")
-    zero_point = per_axis(operands.constant("output_zero_point"), rank, axis, "float32")
     data = operands["data"]
-    ordered = relax.op.where(relax.op.isnan(data), constant(np.inf, "float32"), data)
-    value = fused_multiply_add((ordered, inverse_scale), zero_point)
-    # An infinite product has no error term: TwoSum gives NaN, and the plain product is right
-    infinite = relax.op.isinf(ordered)
-    value = relax.op.where(infinite, ordered, value)
+    inverse_scale = _inverse_scale(operands, rank, axis)
+    zero_point = cast(operand_along(operands, "output_zero_point", rank, axis), "float32")
+    if operands.attrs["arithmetic"] == "rounded":
+        return quantize_rounded(data, inverse_scale, zero_point, operands.attrs["out_dtype"])
+    value = fused_multiply_add((data, inverse_scale), zero_point)
+    value = relax.op.where(relax.op.isnan(value), constant(np.inf, "float32"), value)
     return saturate(round_value(value, "TONEAREST_EVEN"), 0, operands.attrs["out_dtype"])
+
+
+def _inverse_scale(operands: Operands, rank: int, axis: int) -> Expr:
+    if is_run_time(operands, "output_scale"):
+        return relax.op.divide(constant(1, "float32"), operand_along(operands, "output_scale", rank, axis))
+    return per_axis(np.float32(1) / operands.constant("output_scale"), rank, axis, "float32")
 
 
 @canonicalization("qnn.dequantize")
 def dequantize(operands: Operands) -> Expr:
-    """float32(data - zero_point) * scale."""
+    """float32(data - zero_point) scaled, and the addend where the call has one, see qnn.dequantize."""
     rank, axis = rank_and_axis(operands)
-    real = cast(shifted(operands["data"], operands.constant("input_zero_point"), rank, axis), "float32")
-    return relax.op.multiply(real, per_axis(operands.constant("input_scale"), rank, axis, "float32"))
+    arithmetic = operands.attrs["arithmetic"]
+    if operands.dtype("data") == "int32":
+        real = centered_int32(operands, rank, axis)
+    else:
+        real = cast(shifted_operand(operands, "data", "input_zero_point", rank, axis), "float32")
+    if arithmetic == "real":
+        factors = [operand_along(operands, name, rank, axis) for name in ("input_factor", "kernel_factor")]
+        scaled = rounded_product(relax.op.multiply(real, factors[0]), factors[1])
+        return relax.op.add(scaled, operand_along(operands, "addend", rank, axis))
+    scale = operand_along(operands, "input_scale", rank, axis)
+    if arithmetic == "relay":
+        return relax.op.multiply(real, scale)
+    addend = operand_along(operands, "addend", rank, axis)
+    if arithmetic == "fused":
+        return fused_multiply_add((real, scale), addend)
+    return relax.op.add(rounded_product(real, scale), addend)
 
 
 @canonicalization("qnn.requantize")
