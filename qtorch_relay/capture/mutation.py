@@ -63,9 +63,19 @@ def rename_mutated(graph: Any, sources: SourceMap) -> None:
         )
 
 
+# Ops that write to their first input if this argument is true, although their schemas do not say so.
+_SILENTLY_IN_PLACE = {"quantized::relu6": "inplace"}
+
+
 def _mutated_input(node: Any) -> Any | None:
     schema = parse_schema(node.schema())
-    if schema is None or not schema.is_mutable:
+    if schema is None:
+        return None
+    if node.kind() in _SILENTLY_IN_PLACE:
+        names = [argument.name for argument in schema.arguments]
+        asked = node.inputsAt(names.index(_SILENTLY_IN_PLACE[node.kind()])).toIValue()
+        return node.inputsAt(0) if asked else None
+    if not schema.is_mutable:
         return None
     for argument, value in zip(schema.arguments, node.inputs(), strict=True):
         if argument.is_out or (argument.alias_info is not None and argument.alias_info.is_write):

@@ -3,6 +3,7 @@
 from qtorch_relay.frontend.ops import (
     activation,
     binary,
+    concatenate,
     conv,
     floating_elementwise,
     floating_nn,
@@ -17,6 +18,7 @@ from qtorch_relay.frontend.ops import (
 __all__ = [
     "activation",
     "binary",
+    "concatenate",
     "conv",
     "floating_elementwise",
     "floating_nn",

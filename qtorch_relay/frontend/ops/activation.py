@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from qtorch_relay.capture.graph import Node
-from qtorch_relay.capture.unary_table import unary_table
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops import floating_elementwise
 from qtorch_relay.frontend.ops.accumulator import clamp_below_zero
+from qtorch_relay.frontend.ops.table import emit_table
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
-from qtorch_relay.qnn import lookup
-from qtorch_relay.qparams import is_identity
+
+_TAIL = (
+    "the last numel % 64 elements of a run go through scalar code in PyTorch, which gives hardswish, leaky_relu, celu "
+    "and threshold other codes for a few inputs; ours is the vector code everywhere"
+)
 
 
 @converter("aten::relu", "aten::relu_", lowering="maximum with the zero point, or with 0")
@@ -34,12 +35,16 @@ def relu(context: ImportContext, node: Node) -> QuantizedValue | TensorValue:
     "aten::relu6",
     "aten::clamp",
     "aten::leaky_relu",
+    "aten::leaky_relu_",
+    "aten::threshold",
     "aten::hardswish",
     "aten::hardswish_",
     "aten::elu",
     "aten::gelu",
+    "aten::gelu_",
     "aten::silu",
     lowering="qnn.lookup, or float arithmetic",
+    note=_TAIL,
 )
 def unary_of_self(context: ImportContext, node: Node) -> QuantizedValue | TensorValue:
     """aten::<op>(Tensor self, ...) -> Tensor
@@ -53,47 +58,58 @@ def unary_of_self(context: ImportContext, node: Node) -> QuantizedValue | Tensor
     return _table(context, node, "self")
 
 
-@converter("quantized::hardswish", lowering="qnn.lookup")
-def quantized_hardswish(context: ImportContext, node: Node) -> QuantizedValue:
-    """quantized::hardswish(Tensor input, float output_scale, int output_zero_point) -> Tensor"""
-    return _table(context, node, "input")
+_QUANTIZED = (
+    "hardswish",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "celu",
+    "sigmoid",
+    "threshold",
+    "clamp",
+)
 
 
-@converter("quantized::relu6", "quantized::leaky_relu", "quantized::elu", "quantized::sigmoid", lowering="qnn.lookup")
+@converter(*(f"quantized::{name}" for name in _QUANTIZED), lowering="qnn.lookup", note=_TAIL)
 def quantized_unary(context: ImportContext, node: Node) -> QuantizedValue:
-    """quantized::<op>(Tensor, ...) -> Tensor, a unary op whose first argument is the tensor."""
+    """quantized::<op>(Tensor, ...) -> Tensor, a unary op whose first argument is the tensor.
+
+    On the engine qnnpack PyTorch itself refuses quantized::clamp without both bounds, and quantized::sigmoid of quint8
+    with another scale than 1 / 256.
+    """
     return _table(context, node, next(iter(node.args)))
 
 
-@converter(
-    "quantized::add.Scalar",
-    "quantized::add_relu.Scalar",
-    "quantized::mul.Scalar",
-    "quantized::mul_relu.Scalar",
-    lowering="qnn.lookup",
-)
-def quantized_with_scalar(context: ImportContext, node: Node) -> QuantizedValue:
-    """quantized::<op>.Scalar(Tensor qa, Scalar b) -> Tensor qc
+@converter("quantized::dropout", lowering="nothing: the value itself")
+def quantized_dropout(context: ImportContext, node: Node) -> QuantizedValue:
+    """quantized::dropout(Tensor self, float output_scale, int output_zero_point, Scalar p=0.5, bool training=False)
+    -> Tensor
 
-    PyTorch moves the scale and zero point where it can, and keeps the codes.
+    PyTorch returns its input, whatever the other arguments are: the output parameters too are the input's.
+    Source: aten/src/ATen/native/quantized/cpu/qdropout.cpp.
     """
-    return _table(context, node, "qa")
+    return context.quantized(node, "self")
+
+
+@converter("aten::leaky_relu.out", lowering="qnn.lookup", note=_TAIL)
+def leaky_relu_out(context: ImportContext, node: Node) -> QuantizedValue:
+    """aten::leaky_relu.out(Tensor self, Scalar negative_slope=0.01, *, Tensor(a!) out) -> Tensor(a!)
+
+    For a quantized tensor, which takes the parameters of out: it is quantized::leaky_relu with these.
+    """
+    value, out = context.quantized(node, "self"), context.quantized(node, "out")
+    if out.qparams.dtype != value.qparams.dtype:
+        raise context.unsupported(node, f"an out of {out.qparams.dtype} for {value.qparams.dtype}")
+    others = {
+        "negative_slope": context.number(node, "negative_slope"),
+        "inplace": False,
+        "output_scale": out.qparams.scale,
+        "output_zero_point": out.qparams.zero_point,
+    }
+    return emit_table(context, node, value, others, op="quantized::leaky_relu")
 
 
 def _table(context: ImportContext, node: Node, tensor_name: str) -> QuantizedValue:
     value = context.quantized(node, tensor_name)
     others = {name: context.argument(node, name) for name in node.args if name != tensor_name}
-    table = unary_table(node.op, others, value.qparams, context.engine)
-    function = node.name.split("::")[1].rstrip("_")
-    if table.output_qparams == value.qparams and is_identity(table.codes):
-        return value
-    expr = lookup(
-        value.expr,
-        table.codes,
-        np.float32(value.qparams.scale),
-        value.qparams.zero_point,
-        np.float32(table.output_qparams.scale),
-        table.output_qparams.zero_point,
-        function,
-    )
-    return QuantizedValue(context.emit(expr, node.scope or function), table.output_qparams)
+    return emit_table(context, node, value, others)

@@ -1,4 +1,4 @@
-"""Converters of ops on several quantized tensors: add, mul, cat."""
+"""Converters of ops on two quantized tensors, add and mul, and of their forms with a number."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
 from qtorch_relay.engine_constants import fixed_point_add_factors, mul_multiplier
-from qtorch_relay.errors import UnsupportedOpError
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.accumulator import clamp_below_zero
+from qtorch_relay.frontend.ops.table import emit_table
 from qtorch_relay.frontend.registry import converter
-from qtorch_relay.frontend.values import QuantizedValue, TensorValue
-from qtorch_relay.numerics import concatenate_table
-from qtorch_relay.qnn import add, concatenate, mul
+from qtorch_relay.frontend.values import QuantizedValue
+from qtorch_relay.qnn import add, mul
 from qtorch_relay.qparams import PerTensor
 
-CAT_LANES = 8  # channels that PyTorch's channels-last concatenation takes at a time; the rest goes through scalar code
+_TAIL = (
+    "the last numel % 64 elements of a run (all, where operands lie differently in memory) go through scalar code in "
+    "PyTorch, which rounds ties and products otherwise; ours is the vector code everywhere"
+)
 
 
 def _scale_args(lhs: QuantizedValue, rhs: QuantizedValue, output: PerTensor) -> tuple[Any, ...]:
@@ -33,46 +34,103 @@ def _scale_args(lhs: QuantizedValue, rhs: QuantizedValue, output: PerTensor) -> 
     )
 
 
-def _operands(context: ImportContext, node: Node) -> tuple[QuantizedValue, QuantizedValue, PerTensor]:
+def _operands(context: ImportContext, node: Node) -> tuple[QuantizedValue, QuantizedValue]:
     lhs, rhs = context.quantized(node, "qa"), context.quantized(node, "qb")
-    return lhs, rhs, context.output_qparams(node, lhs.qparams.dtype, "scale", "zero_point")
+    if lhs.qparams.dtype != rhs.qparams.dtype:
+        raise context.unsupported(node, f"operands of {lhs.qparams.dtype} and {rhs.qparams.dtype}; PyTorch wants one")
+    return lhs, rhs
 
 
-@converter("quantized::add", lowering="qnn.add")
+def _out_qparams(context: ImportContext, node: Node, operand: QuantizedValue) -> PerTensor:
+    """Returns the parameters of the tensor that a form with out writes to."""
+    out = context.quantized(node, "out")
+    if out.qparams.dtype != operand.qparams.dtype:
+        raise context.unsupported(node, f"an out of {out.qparams.dtype} for operands of {operand.qparams.dtype}")
+    return out.qparams
+
+
+@converter("quantized::add", "quantized::add_relu", lowering="qnn.add (+ maximum)", note=_TAIL)
 def quantized_add(context: ImportContext, node: Node) -> QuantizedValue:
     """quantized::add(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor qc
 
     Source: aten/src/ATen/native/quantized/cpu/BinaryOps.cpp; qnnpack's own kernel where shapes and dtypes allow it.
     """
-    lhs, rhs, output = _operands(context, node)
-    arithmetic, factors = "float32", {}
-    if context.engine == "qnnpack" and lhs.qparams.dtype == "uint8" and lhs.shape == rhs.shape:
-        arithmetic = "fixed_point"
+    lhs, rhs = _operands(context, node)
+    output = context.output_qparams(node, lhs.qparams.dtype, "scale", "zero_point")
+    fixed_point = context.engine == "qnnpack" and lhs.qparams.dtype == "uint8" and lhs.shape == rhs.shape
+    return _add(context, node, lhs, rhs, output, fixed_point=fixed_point)
+
+
+@converter(
+    "quantized::add.out",
+    "quantized::add_relu.out",
+    "quantized::add_out",
+    "quantized::add_relu_out",
+    lowering="qnn.add (+ maximum)",
+    note=_TAIL,
+)
+def quantized_add_out(context: ImportContext, node: Node) -> QuantizedValue:
+    """quantized::add.out(Tensor qa, Tensor qb, Tensor(a!) out) -> Tensor(a!) out
+
+    The result has the parameters of out; whoever uses out afterwards gets it (capture.mutation). qnnpack's kernel is
+    not used.
+    """
+    lhs, rhs = _operands(context, node)
+    return _add(context, node, lhs, rhs, _out_qparams(context, node, lhs), fixed_point=False)
+
+
+def _add(
+    context: ImportContext,
+    node: Node,
+    lhs: QuantizedValue,
+    rhs: QuantizedValue,
+    output: PerTensor,
+    *,
+    fixed_point: bool,
+) -> QuantizedValue:
+    factors = {}
+    if fixed_point:
         factors = fixed_point_add_factors(lhs.qparams.scale, rhs.qparams.scale, output.scale).operands()
     expr = add(
         lhs.expr,
         rhs.expr,
         *_scale_args(lhs, rhs, output),
-        arithmetic=arithmetic,
+        arithmetic="fixed_point" if fixed_point else "float32",
         rounding="TONEAREST_EVEN",
         factors=factors,
     )
-    return QuantizedValue(context.emit(expr, node.scope or "add"), output)
+    return _activated(context, node, QuantizedValue(context.emit(expr, node.scope or "add"), output))
 
 
-@converter("quantized::add_relu", lowering="qnn.add + maximum")
-def quantized_add_relu(context: ImportContext, node: Node) -> QuantizedValue:
-    """quantized::add_relu(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor qc"""
-    return clamp_below_zero(context, quantized_add(context, node))
-
-
-@converter("quantized::mul", lowering="qnn.mul")
+@converter("quantized::mul", "quantized::mul_relu", lowering="qnn.mul (+ maximum)")
 def quantized_mul(context: ImportContext, node: Node) -> QuantizedValue:
     """quantized::mul(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor qc
 
-    Source: aten/src/ATen/native/quantized/cpu/qmul.cpp; the same on every engine for quint8.
+    Source: aten/src/ATen/native/quantized/cpu/qmul.cpp; the same on every engine.
     """
-    lhs, rhs, output = _operands(context, node)
+    lhs, rhs = _operands(context, node)
+    return _mul(context, node, lhs, rhs, context.output_qparams(node, lhs.qparams.dtype, "scale", "zero_point"))
+
+
+@converter(
+    "quantized::mul.out",
+    "quantized::mul_relu.out",
+    "quantized::mul_out",
+    "quantized::mul_relu_out",
+    lowering="qnn.mul (+ maximum)",
+)
+def quantized_mul_out(context: ImportContext, node: Node) -> QuantizedValue:
+    """quantized::mul.out(Tensor qa, Tensor qb, Tensor(a!) out) -> Tensor(a!) out
+
+    The result has the parameters of out; whoever uses out afterwards gets it (capture.mutation).
+    """
+    lhs, rhs = _operands(context, node)
+    return _mul(context, node, lhs, rhs, _out_qparams(context, node, lhs))
+
+
+def _mul(
+    context: ImportContext, node: Node, lhs: QuantizedValue, rhs: QuantizedValue, output: PerTensor
+) -> QuantizedValue:
     multiplier = mul_multiplier(lhs.qparams.scale, rhs.qparams.scale, output.scale)
     expr = mul(
         lhs.expr,
@@ -82,72 +140,44 @@ def quantized_mul(context: ImportContext, node: Node) -> QuantizedValue:
         rounding="TONEAREST_EVEN",
         factors={"multiplier": multiplier},
     )
-    return QuantizedValue(context.emit(expr, node.scope or "mul"), output)
+    return _activated(context, node, QuantizedValue(context.emit(expr, node.scope or "mul"), output))
 
 
-@converter("quantized::mul_relu", lowering="qnn.mul + maximum")
-def quantized_mul_relu(context: ImportContext, node: Node) -> QuantizedValue:
-    """quantized::mul_relu(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor qc"""
-    return clamp_below_zero(context, quantized_mul(context, node))
+def _activated(context: ImportContext, node: Node, value: QuantizedValue) -> QuantizedValue:
+    return clamp_below_zero(context, value) if "_relu" in node.name else value
 
 
-@converter("quantized::cat", lowering="qnn.concatenate")
-def quantized_cat(context: ImportContext, node: Node) -> QuantizedValue:
-    """quantized::cat(Tensor[] qx, int dim, float? scale, int? zero_point) -> Tensor
+def _names(function: str) -> tuple[str, ...]:
+    """Returns every form of add or mul with a number."""
+    overloads = [f"quantized::{function}{relu}.{form}" for relu in ("", "_relu") for form in _OVERLOADS]
+    legacy = [f"quantized::{function}_scalar{relu}{out}" for relu in ("", "_relu") for out in ("", "_out")]
+    return (*overloads, *legacy)
 
-    Without scale or zero_point the first tensor's are taken.
+
+_OVERLOADS = ("Scalar", "Scalar2", "Scalar_out")
+
+
+@converter(
+    *_names("add"),
+    *_names("mul"),
+    lowering="qnn.lookup",
+    note="mul_relu's forms with out leave out as it was when b > 0, and return a new tensor; with ours both are new. "
+    "add_scalar_relu.Tensor and add_scalar_relu_out.Tensor apply no ReLU, in PyTorch and in ours",
+)
+def with_number(context: ImportContext, node: Node) -> QuantizedValue:
+    """quantized::<op>.Scalar(Tensor qa, Scalar b) -> Tensor qc, and every other form of it
+
+    PyTorch moves the scale and zero point where it can, and keeps the codes. A form with out gives out the very
+    parameters that the form without has. b is a number, or a tensor of one element (.Tensor).
     """
-    values = _quantized_list(context, node, "qx")
-    first = values[0].qparams
-    scale = first.scale if context.argument(node, "scale") is None else context.number(node, "scale")
-    zero_point = (
-        first.zero_point if context.argument(node, "zero_point") is None else context.integer(node, "zero_point")
-    )
-    return _concatenate(context, node, values, PerTensor(scale, zero_point, first.dtype))
-
-
-@converter("aten::cat", lowering="qnn.concatenate, or concat of float tensors")
-def aten_cat(context: ImportContext, node: Node) -> QuantizedValue | TensorValue:
-    """aten::cat(Tensor[] tensors, int dim=0) -> Tensor
-
-    Quantized tensors take the first one's parameters.
-    """
-    values = context.argument(node, "tensors")
-    if all(isinstance(value, TensorValue) for value in values):
-        return TensorValue(context.emit(relax.op.concat([v.expr for v in values], axis=context.integer(node, "dim"))))
-    quantized = _quantized_list(context, node, "tensors")
-    return _concatenate(context, node, quantized, quantized[0].qparams)
-
-
-def _quantized_list(context: ImportContext, node: Node, name: str) -> list[QuantizedValue]:
-    values = context.argument(node, name)
-    if not values or not all(isinstance(value, QuantizedValue) for value in values):
-        raise UnsupportedOpError(f"{node.op}: {name} must be a list of quantized tensors")
-    return list(values)
-
-
-def _concatenate(context: ImportContext, node: Node, values: list[QuantizedValue], output: PerTensor) -> QuantizedValue:
-    axis = context.integer(node, "dim") % len(values[0].shape)
-    channels_last = axis == 1 and all(value.channels_last for value in values)
-    pieces: list[QuantizedValue] = []
-    tables = []
-    for value in values:
-        same = channels_last and value.qparams == output
-        split = value.shape[1] // CAT_LANES * CAT_LANES if channels_last and not same else value.shape[axis]
-        for begin, end, vectorized in ((0, split, True), (split, value.shape[axis], False)):
-            if begin == end:
-                continue
-            whole = end - begin == value.shape[axis]
-            part = relax.op.strided_slice(value.expr, [axis], [begin], [end])
-            pieces.append(value if whole else value.with_expr(context.emit(part)))
-            tables.append(concatenate_table(value.qparams, output, vectorized=vectorized, channels_last=channels_last))
-    expr = concatenate(
-        [piece.expr for piece in pieces],
-        [piece.qparams.scale for piece in pieces],
-        [piece.qparams.zero_point for piece in pieces],
-        output.scale,
-        output.zero_point,
-        axis,
-        tables=np.stack(tables),
-    )
-    return QuantizedValue(context.emit(expr, node.scope or "cat"), output)
+    value = context.quantized(node, "qa")
+    if "out" in node.args:
+        out = context.quantized(node, "out")
+        if (out.shape, out.qparams.dtype) != (value.shape, value.qparams.dtype):
+            raise context.unsupported(node, f"an out of {out.qparams.dtype} {out.shape} for {value.shape}")
+    function = "add" if "::add" in node.name else "mul"
+    # PyTorch's add_scalar_relu.Tensor calls the function of add_scalar (BinaryOps.cpp, qadd_scalar_tensor)
+    forgets_relu = function == "add" and node.op.endswith(".Tensor")
+    relu = "_relu" if "_relu" in node.name and not forgets_relu else ""
+    others = {"b": context.number(node, "b")}
+    return emit_table(context, node, value, others, op=f"quantized::{function}{relu}.Scalar")
