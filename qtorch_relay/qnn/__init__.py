@@ -12,6 +12,8 @@ one more attribute or a last, optional operand; each docstring says what that be
   qnn.requantize   | data, input_scale, input_zero_point, output_scale, output_zero_point           | bias, scaling,
   TONEAREST_EVEN
   qnn.conv2d       | data, kernel, input_zero_point, kernel_zero_point, input_scale, kernel_scale   |
+  qnn.conv2d_transpose | data, weight, input_zero_point, kernel_zero_point, input_scale, kernel_scale |
+  qnn.requantize_add | data, residual, input_scale, residual_*, output_*, five factors                 | the op itself
   qnn.dense        | data, weight, input_zero_point, kernel_zero_point, input_scale, kernel_scale   | leading dimensions
   qnn.add          | lhs, rhs, lhs_scale, lhs_zero_point, rhs_scale, rhs_zero_point, output_*       | arithmetic,
   rounding
@@ -26,9 +28,11 @@ from qtorch_relay.qnn.binary import add, mul
 from qtorch_relay.qnn.choose_qparams import choose_qparams
 from qtorch_relay.qnn.concatenate import concatenate
 from qtorch_relay.qnn.conv import conv2d
+from qtorch_relay.qnn.conv_transpose import conv2d_transpose
 from qtorch_relay.qnn.dense import dense
 from qtorch_relay.qnn.pooling import avg_pool2d
 from qtorch_relay.qnn.quantize import dequantize, lookup, quantize, requantize
+from qtorch_relay.qnn.requantize_add import requantize_add
 
 __all__ = [
     "add",
@@ -36,11 +40,13 @@ __all__ = [
     "choose_qparams",
     "concatenate",
     "conv2d",
+    "conv2d_transpose",
     "dense",
     "dequantize",
     "lookup",
     "mul",
     "quantize",
     "requantize",
+    "requantize_add",
     "transform",
 ]

@@ -77,14 +77,12 @@ def _check_conv2d(operands: Operands) -> None:
             f"do not go together with {groups} groups"
         )
     check_choice(operands, "accumulation", ("s32", "s16_pairs"))
-    if attrs["accumulation"] == "s16_pairs" and not (group_channels == 1 and out_channels % in_channels == 0):
-        raise VerifyError("qnn.conv2d: accumulation s16_pairs is for depthwise convolutions")
     if attrs["accumulation"] == "s16_pairs" and (operands.dtype("data"), operands.dtype("kernel")) != ("uint8", "int8"):
         raise VerifyError("qnn.conv2d: accumulation s16_pairs takes uint8 data and an int8 kernel")
     if min(_conv2d_type(operands).shape.values) < 1:
         raise VerifyError(f"qnn.conv2d: the output of {operands.shape('data')} would be empty")
-    check_scale(operands, "input_scale")
-    check_zero_point(operands, "input_zero_point", operands.dtype("data"))
+    check_scale(operands, "input_scale", run_time_too=True)
+    check_zero_point(operands, "input_zero_point", operands.dtype("data"), run_time_too=True)
     check_scale(operands, "kernel_scale", out_channels)
     check_zero_point(operands, "kernel_zero_point", operands.dtype("kernel"), out_channels)
 
@@ -134,11 +132,11 @@ def conv2d(
     """qnn.conv2d: sum of (data - input_zero_point) * (kernel - kernel_zero_point) in int32, of scale input * kernel.
 
     Padding holds input_zero_point, the code of 0.0. kernel_scale and kernel_zero_point: one number or one per output
-    channel.
-    accumulation: "s32" is exact. "s16_pairs" (ours, depthwise only) is what FBGEMM's depthwise kernel computes: of the
-    raw
-    codes' products, each two consecutive taps of a window (in row-major order) are added with saturation to int16, then
-    everything in int32; the zero point's share is exact. In stock Relay it becomes the exact sum.
+    channel. The input's scale and zero point may be run-time values, as a dynamically quantized layer has them.
+    accumulation: "s32" is exact. "s16_pairs" (ours) is what FBGEMM's depthwise kernel computes: of the raw codes'
+    products, each two consecutive taps of a window (in row-major order of the kernel's I, H and W) are added with
+    saturation to int16, then everything in int32; the zero points' shares are exact. In stock Relay it becomes the
+    exact sum.
     """
     return _CONV2D(
         {

@@ -17,6 +17,7 @@ from qtorch_relay.engine_constants import (
     kernel_factors,
     mul_multiplier,
     requantize_factors,
+    sum_factor,
 )
 from qtorch_relay.qparams import PerTensor
 
@@ -161,6 +162,11 @@ _PX = RNG.integers(0, 256, (2, 8, 9, 9)).astype(np.uint8)
 _PW = RNG.choice([-128, -100, 90, 127], (16, 1, 3, 3)).astype(np.int8)
 _D = RNG.integers(-128, 128, (5, 40)).astype(np.int8)
 _DX = RNG.integers(0, 256, (7, 40)).astype(np.uint8)
+_EXTRA = np.random.default_rng(1)
+_PW2 = _EXTRA.integers(-128, 128, (8, 2, 1, 3)).astype(np.int8)
+_ZW, _SW = _EXTRA.integers(-128, 128, 8), _EXTRA.uniform(0.01, 0.1, 8)
+_TW = _EXTRA.integers(-128, 128, (8, 3, 3, 2)).astype(np.int8)
+_REAL = requantize_factors("onednn", "conv", X_SCALE, W_SCALES, Y_SCALE, BIAS, CHANNELS)
 _SQUARES = ((np.arange(-128, 128) ** 2) // 129).astype(np.int8)
 _K = np.float32(1) / np.float32(144)
 
@@ -216,6 +222,53 @@ CASES = (
         {"x": _PX, "w": _PW},
         lambda x, w: qnn.conv2d(x, w, 9, 0, 0.5, 0.25, (3, 3), 16, (2, 2), (1, 1), groups=8, accumulation="s16_pairs"),
         lambda x, w: numerics_conv.depthwise_sums_fbgemm(x, w, 9, (2, 2), (1, 1)),
+    ),
+    Case(
+        "conv2d_s16_pairs_of_two_channels_with_kernel_zero_points",
+        {"x": _PX, "w": _PW2},
+        lambda x, w: qnn.conv2d(x, w, 9, _ZW, 0.5, _SW, (1, 3), 8, groups=4, accumulation="s16_pairs"),
+        # two channels of a group are two planes of a depth of two
+        lambda x, w: numerics_conv.depthwise_sums_fbgemm(
+            x.reshape(2, 4, 2, 9, 9), w[:, None], 9, (1, 1, 1), (0, 0, 0), _ZW
+        )[:, :, 0],
+    ),
+    Case(
+        "conv2d_run_time_zero_point",
+        {"x": CODES_A, "w": _W, "zero_point": np.array(9, np.int32), "scale": np.array(0.5, np.float32)},
+        lambda x, w, zero_point, scale: qnn.conv2d(x, w, zero_point, 0, scale, 0.25, (3, 3), 5, padding=(1, 1)),
+        lambda x, w, zero_point, _scale: _conv_sums(x, w, int(zero_point), 0, 1),
+    ),
+    Case(
+        "conv2d_transpose",
+        {"x": _PX, "w": _TW},
+        lambda x, w: qnn.conv2d_transpose(x, w, 9, 0, 0.5, 0.25, (2, 3), (1, 0), (1, 2), 2, output_padding=(1, 2)),
+        lambda x, w: numerics_conv.transposed_sums(
+            x, w, 9, stride=(2, 3), padding=(1, 0), dilation=(1, 2), groups=2, output_padding=(1, 2)
+        ),
+    ),
+    Case(
+        "conv2d_transpose_padding_wider_than_the_kernel_with_kernel_zero_points",
+        {"x": _PX, "w": _TW[:, :, :2, :2]},
+        lambda x, w: qnn.conv2d_transpose(x, w, 9, [3, -7, 0], 0.5, 0.25, padding=(3, 2)),
+        lambda x, w: numerics_conv.transposed_sums(
+            x, w, 9, [3, -7, 0], stride=(1, 1), padding=(3, 2), dilation=(1, 1), output_padding=(0, 0)
+        ),
+    ),
+    Case(
+        "requantize_add",
+        {"x": SUMS, "r": CODES_B},
+        lambda x, r: qnn.requantize_add(
+            x,
+            r,
+            np.float32(X_SCALE) * W_SCALES.astype(np.float32),
+            RHS.scale,
+            RHS.zero_point,
+            Y_SCALE,
+            Y_ZERO_POINT,
+            1,
+            factors={**_REAL.operands(), "residual_factor": sum_factor(RHS.scale)},
+        ),
+        lambda x, r: numerics_conv.requantize_sum(x, _REAL, r, RHS, sum_factor(RHS.scale), Y),
     ),
     Case(
         "dense",

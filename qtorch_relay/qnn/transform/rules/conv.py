@@ -10,6 +10,7 @@ t3;
 from __future__ import annotations
 
 from functools import reduce
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from qtorch_relay._tvm import constant_array, is_constant, relax
 from qtorch_relay.qnn.conv import canonical_dims
 from qtorch_relay.qnn.op_def import Expr, Operands, is_run_time, static_shape
+from qtorch_relay.qnn.padding import pad_codes
 from qtorch_relay.qnn.transform.rules.common import (
     along,
     canonicalization,
@@ -33,9 +35,14 @@ def conv2d(operands: Operands) -> Expr:
     is not 0)."""
     attrs = operands.attrs
     data, kernel = operands["data"], operands["kernel"]
-    input_zero_point = int(operands.scalar("input_zero_point"))
-    kernel_zero_point = operands.constant("kernel_zero_point")
-    data = _pad(data, attrs["padding"], attrs["data_layout"], input_zero_point)
+    zero_point = operands["input_zero_point"]
+    if not is_run_time(operands, "input_zero_point"):
+        zero_point = int(operands.scalar("input_zero_point"))
+    top, left, bottom, right = attrs["padding"]
+    widths = {"N": (0, 0), "C": (0, 0), "H": (top, bottom), "W": (left, right)}
+    data = pad_codes(data, [widths[letter] for letter in attrs["data_layout"]], zero_point)
+    if attrs["accumulation"] == "s16_pairs":
+        return _pair_saturated_sums(operands, data, zero_point)
     convolve = {
         "strides": list(attrs["strides"]),
         "padding": [0, 0, 0, 0],
@@ -45,55 +52,76 @@ def conv2d(operands: Operands) -> Expr:
         "kernel_layout": attrs["kernel_layout"],
         "out_dtype": "int32",
     }
-    out_axis = attrs["kernel_layout"].index("O")
-    if attrs["accumulation"] == "s16_pairs":
-        total = _pair_saturated_sums(operands, data)
-    elif kernel_zero_point.any():
-        shifted_kernel = relax.op.subtract(cast(kernel, "int32"), per_axis(kernel_zero_point, 4, out_axis, "int32"))
-        shifted_data = relax.op.subtract(cast(data, "int32"), constant(input_zero_point, "int32"))
-        return relax.op.nn.conv2d(shifted_data, shifted_kernel, **convolve)
-    else:
-        total = relax.op.nn.conv2d(data, kernel, **convolve)
-    if input_zero_point == 0:
+    kernel_zero_point = operands.constant("kernel_zero_point")
+    if kernel_zero_point.any():
+        points = per_axis(kernel_zero_point, 4, attrs["kernel_layout"].index("O"), "int32")
+        shifted_kernel = relax.op.subtract(cast(kernel, "int32"), points)
+        return relax.op.nn.conv2d(_less(data, zero_point), shifted_kernel, **convolve)
+    return _less_weight_sums(operands, relax.op.nn.conv2d(data, kernel, **convolve), zero_point)
+
+
+def _less(data: Expr, zero_point: int | Expr) -> Expr:
+    """Returns int32(data) - zero_point."""
+    point = constant(zero_point, "int32") if isinstance(zero_point, int) else zero_point
+    return relax.op.subtract(cast(data, "int32"), point)
+
+
+def _less_weight_sums(operands: Operands, total: Expr, zero_point: int | Expr) -> Expr:
+    """Returns total - zero_point * the sum of each output channel's weights."""
+    if isinstance(zero_point, int) and zero_point == 0:
         return total
-    sums = _weight_sum(kernel, out_axis, input_zero_point)
-    return relax.op.subtract(total, along(sums, 4, attrs["data_layout"].index("C")))
+    out_axis, channel_axis = (operands.attrs[name].index(axis) for name, axis in _OUTPUT_AXES)
+    if isinstance(zero_point, int):
+        return relax.op.subtract(total, along(_weight_sum(operands["kernel"], out_axis, zero_point), 4, channel_axis))
+    sums = along(_weight_sum(operands["kernel"], out_axis), 4, channel_axis)
+    return relax.op.subtract(total, relax.op.multiply(sums, zero_point))
 
 
-def _pair_saturated_sums(operands: Operands, padded: Expr) -> Expr:
-    """Returns depthwise sums of raw codes in which each two consecutive taps saturate to int16."""
+_OUTPUT_AXES = (("kernel_layout", "O"), ("data_layout", "C"))
+
+
+def _pair_saturated_sums(operands: Operands, padded: Expr, zero_point: int | Expr) -> Expr:
+    """Returns sums in which the products of raw codes saturate to int16, each two consecutive taps together."""
     attrs = operands.attrs
-    layout, (stride_h, stride_w) = attrs["data_layout"], attrs["strides"]
+    layout, groups, (stride_h, stride_w) = attrs["data_layout"], attrs["groups"], attrs["strides"]
+    dilation_h, dilation_w = attrs["dilation"]
     height_axis, width_axis, channel_axis = (layout.index(letter) for letter in "HWC")
     _, in_channels, _, _ = canonical_dims(operands.shape("data"), layout)
-    out_channels, _, kernel_h, kernel_w = canonical_dims(operands.shape("kernel"), attrs["kernel_layout"])
+    out_channels, depth, kernel_h, kernel_w = canonical_dims(operands.shape("kernel"), attrs["kernel_layout"])
     _, _, out_h, out_w = canonical_dims(static_shape(operands.call), layout)
     data = cast(padded, "int32")
-    if out_channels != in_channels:
-        data = relax.op.repeat(data, out_channels // in_channels, axis=channel_axis)
-    taps = []
-    for row in range(kernel_h):
-        for column in range(kernel_w):
-            begin, end = [row, column], [row + stride_h * (out_h - 1) + 1, column + stride_w * (out_w - 1) + 1]
-            window = relax.op.strided_slice(data, [height_axis, width_axis], begin, end, [stride_h, stride_w])
-            taps.append(relax.op.multiply(window, _tap(operands, row, column, channel_axis)))
+    windows, taps = [], []
+    for channel, row, column in product(range(depth), range(kernel_h), range(kernel_w)):
+        begin = [channel, row * dilation_h, column * dilation_w]
+        end = [in_channels, begin[1] + stride_h * (out_h - 1) + 1, begin[2] + stride_w * (out_w - 1) + 1]
+        axes = [channel_axis, height_axis, width_axis]
+        window = relax.op.strided_slice(data, axes, begin, end, [depth, stride_h, stride_w])
+        if out_channels != groups:
+            window = relax.op.repeat(window, out_channels // groups, axis=channel_axis)
+        windows.append(window)
+        taps.append(relax.op.multiply(window, _tap(operands, (channel, row, column), channel_axis)))
     pairs = []
     for index in range(0, len(taps) - 1, 2):
         pair = relax.op.add(taps[index], taps[index + 1])
         low, high = constant(-(2**15), "int32"), constant(2**15 - 1, "int32")
         pairs.append(relax.op.minimum(relax.op.maximum(pair, low), high))
     # the last of an odd number of taps fits: 255 * 128 = 32640
-    return reduce(relax.op.add, pairs + taps[len(pairs) * 2 :])
+    total = _less_weight_sums(operands, reduce(relax.op.add, pairs + taps[len(pairs) * 2 :]), zero_point)
+    kernel_zero_point = operands.constant("kernel_zero_point")
+    if not kernel_zero_point.any():
+        return total
+    data_sums = reduce(relax.op.add, [_less(window, zero_point) for window in windows])
+    return relax.op.subtract(total, relax.op.multiply(data_sums, per_axis(kernel_zero_point, 4, channel_axis, "int32")))
 
 
-def _tap(operands: Operands, row: int, column: int, channel_axis: int) -> Expr:
-    """Returns the weights of one tap, int32, along the channels."""
+def _tap(operands: Operands, tap: tuple[int, int, int], channel_axis: int) -> Expr:
+    """Returns the weights of one tap (channel of the group, row, column), int32, along the output channels."""
     order = [operands.attrs["kernel_layout"].index(letter) for letter in "OIHW"]
     if is_constant(operands["kernel"]):
-        weights = constant_array(operands["kernel"]).transpose(order)[:, 0, row, column]
+        weights = constant_array(operands["kernel"]).transpose(order)[(slice(None), *tap)]
         return per_axis(weights.astype(np.int32), 4, channel_axis, "int32")
     planar = relax.op.permute_dims(operands["kernel"], order)
-    one = relax.op.strided_slice(planar, [2, 3], [row, column], [row + 1, column + 1])
+    one = relax.op.strided_slice(planar, [1, 2, 3], list(tap), [index + 1 for index in tap])
     return along(cast(relax.op.squeeze(one, [1, 2, 3]), "int32"), 4, channel_axis)
 
 
@@ -113,15 +141,6 @@ def dense(operands: Operands) -> Expr:
     if input_zero_point == 0:
         return total
     return relax.op.subtract(total, _weight_sum(weight, 0, input_zero_point))
-
-
-def _pad(data: Expr, padding: tuple[int, int, int, int], layout: str, zero_point: int) -> Expr:
-    if not any(padding):
-        return data
-    top, left, bottom, right = padding
-    widths = {"N": (0, 0), "C": (0, 0), "H": (top, bottom), "W": (left, right)}
-    flat = [width for letter in layout for width in widths[letter]]
-    return relax.op.nn.pad(data, flat, pad_value=float(zero_point))
 
 
 def _weight_sum(weight: Expr, out_axis: int, factor: int = 1) -> Expr:
