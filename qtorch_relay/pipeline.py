@@ -12,7 +12,8 @@ from qtorch_relay import target as target_table
 from qtorch_relay._tvm import relax, tvm
 from qtorch_relay.capture.torchscript import from_torch
 from qtorch_relay.errors import FloatModelWarning, InvalidInputError, PortablePathWarning
-from qtorch_relay.frontend.importer import ENGINE_ATTRIBUTE, ImportedModule, import_graph, output_interface
+from qtorch_relay.frontend.importer import ENGINE_ATTRIBUTE, ImportedModule, import_graph
+from qtorch_relay.frontend.interface import read_interface
 from qtorch_relay.frontend.pair import import_pair
 from qtorch_relay.lowering.channels_last import convert_to_channels_last
 from qtorch_relay.lowering.lift_constants import lift_constants
@@ -85,14 +86,17 @@ def compile(
 def compile_imported(imported: ImportedModule, target: Any = "host", *, kernels: bool = True) -> CompiledModel:
     """Compiles an imported module; compile has the arguments."""
     resolved = target_table.resolve(target)
-    structure, qparams = output_interface(imported.mod)
+    interface = read_interface(imported.mod)
     lowered, weights, report = lower(imported, resolved, kernels=kernels)
     return build(
         lowered,
         weights,
         resolved,
-        structure=structure,
-        output_qparams=qparams or None,
+        structure=None if interface is None else interface.structure,
+        arguments=None if interface is None else interface.arguments,
+        input_qparams=None if interface is None else interface.input_qparams,
+        output_qparams=None if interface is None else interface.output_qparams,
+        output_channels_last=None if interface is None else interface.channels_last,
         engine=str(imported.mod.attrs[ENGINE_ATTRIBUTE]) if ENGINE_ATTRIBUTE in imported.mod.attrs else None,
         report=report,
         relax_pipeline=None,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay.layout import Layout
-from qtorch_relay.qparams import PerTensor, QuantizedTensor
+from qtorch_relay.qparams import FloatQuantizedTensor, PerTensor, QuantizedTensor
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,8 @@ class ImportContext:
             return self._constant(operand)
         if isinstance(operand, QuantizedConstant):
             return self._quantized_constant(operand)
+        if isinstance(operand, tuple) and hasattr(operand, "_make"):
+            return operand._make(self.resolve(item) for item in operand)
         if isinstance(operand, list | tuple):
             return type(operand)(self.resolve(item) for item in operand)
         if isinstance(operand, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +13,14 @@ from qtorch_relay.capture.graph import Block, Graph, Node
 from qtorch_relay.errors import UnsupportedOpError
 from qtorch_relay.frontend import ops as _ops  # noqa: F401  (fills the registry)
 from qtorch_relay.frontend.context import ImportContext, describe, location
+from qtorch_relay.frontend.interface import flatten_outputs, output_interface, write_interface
 from qtorch_relay.frontend.registry import find_converter
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 from qtorch_relay.qparams import PerTensor
 
-OUTPUT_ATTRIBUTE = "qtorch_relay.output"
 ENGINE_ATTRIBUTE = "qtorch_relay.engine"
+
+__all__ = ["ENGINE_ATTRIBUTE", "ImportedLayer", "ImportedModule", "import_graph", "output_interface"]
 
 
 @dataclass(frozen=True)
@@ -59,22 +60,22 @@ def import_graph(graph: Graph, *, all_layers: bool = False) -> ImportedModule:
     for graph_input in graph.inputs:
         var = relax.Var(graph_input.value.name, relax.TensorType(graph_input.shape, graph_input.dtype))
         inputs.append(var)
-        context.bind(graph_input.value, TensorValue(var))
+        qparams = graph_input.qparams
+        context.bind(graph_input.value, TensorValue(var) if qparams is None else QuantizedValue(var, qparams))
     collected: list[tuple[Node, str, QuantizedValue | TensorValue]] = []
     with builder.function("main"):
         with builder.dataflow():
             _convert_nodes(context, graph.nodes, collected)
             leaves: list[QuantizedValue | TensorValue] = []
             result = [value for _, _, value in collected] if all_layers else context.resolve(graph.output)
-            structure = _flatten(result, leaves)
+            structure = flatten_outputs(result, leaves)
             exprs = [leaf.expr for leaf in leaves]
             output = builder.emit_output(exprs[0] if structure == 0 else relax.Tuple(exprs))
         builder.emit_func_output(output, params=[*inputs, *context.param_vars])
     mod = builder.finalize()
     main = mod["main"].with_attr("num_input", len(inputs))
     mod.update_func(mod.get_global_var("main"), main)
-    interface = {"structure": structure, "qparams": [_qparams_spec(leaf) for leaf in leaves]}
-    mod = mod.with_attr(OUTPUT_ATTRIBUTE, json.dumps(interface)).with_attr(ENGINE_ATTRIBUTE, graph.engine)
+    mod = write_interface(mod, graph, structure, leaves).with_attr(ENGINE_ATTRIBUTE, graph.engine)
     layers = tuple(
         ImportedLayer(name, i, node.op, node.scope, node.source, getattr(value, "qparams", None))
         for i, (node, name, value) in enumerate(collected)
@@ -163,36 +164,3 @@ def _convert_if(context: ImportContext, node: Node, collected: Any) -> list[Any]
     block: Block = node.blocks[0] if condition else node.blocks[1]
     _convert_nodes(context, block.nodes, collected)
     return [context.resolve(operand) for operand in block.outputs]
-
-
-# ---- outputs
-
-
-def _flatten(value: Any, leaves: list[QuantizedValue | TensorValue]) -> Any:
-    """Appends the tensors of a nested output to leaves and returns how they nest (runtime.specs.Structure)."""
-    if isinstance(value, QuantizedValue | TensorValue):
-        leaves.append(value)
-        return len(leaves) - 1
-    if isinstance(value, list | tuple):
-        return {"list" if isinstance(value, list) else "tuple": [_flatten(item, leaves) for item in value]}
-    if isinstance(value, dict):
-        return {"dict": [[key, _flatten(item, leaves)] for key, item in value.items()]}
-    if value is None:
-        return None
-    raise UnsupportedOpError(
-        f"the model returns {describe(value)}; tensors, and tuples, lists and dicts of them, can be returned"
-    )
-
-
-def _qparams_spec(value: QuantizedValue | TensorValue) -> dict[str, Any] | None:
-    if isinstance(value, TensorValue):
-        return None
-    return {"scale": value.qparams.scale, "zero_point": value.qparams.zero_point, "dtype": value.qparams.dtype}
-
-
-def output_interface(mod: Any) -> tuple[Any, list[PerTensor | None]]:
-    """Returns how a module's outputs nest and their quantization parameters, as import_graph wrote them down."""
-    if OUTPUT_ATTRIBUTE not in mod.attrs:
-        return None, []
-    written = json.loads(str(mod.attrs[OUTPUT_ATTRIBUTE]))
-    return written["structure"], [None if q is None else PerTensor(**q) for q in written["qparams"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import RLock
@@ -13,13 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay._tvm import TensorType, relax, tvm
+from qtorch_relay.dimensions import is_fixed, linear_text
 from qtorch_relay.errors import QTorchRelayError, VerifyError
 from qtorch_relay.qparams import QuantParams
 from qtorch_relay.runtime import ffi
 from qtorch_relay.runtime.compiled_model import CompiledModel
 from qtorch_relay.runtime.interface import Interface
 from qtorch_relay.runtime.linker import find_linker, link
-from qtorch_relay.runtime.specs import Structure, TensorSpec
+from qtorch_relay.runtime.specs import Dimension, TensorSpec
+from qtorch_relay.runtime.structure import Structure
 from qtorch_relay.target import Target, missing_on_host
 
 
@@ -66,8 +69,11 @@ def build(
     target: Target,
     *,
     structure: Structure | None = None,
+    arguments: tuple[tuple[str, Structure], ...] | None = None,
     output_names: Sequence[str] | None = None,
+    input_qparams: Sequence[QuantParams | None] | None = None,
     output_qparams: Sequence[QuantParams | None] | None = None,
+    output_channels_last: Sequence[bool] | None = None,
     engine: str | None = None,
     report: dict[str, Any] | None = None,
     relax_pipeline: Any = "default",
@@ -75,12 +81,16 @@ def build(
     """Returns the compiled model of a Relax module.
 
     Args:
-        mod: its "main" takes the inputs, then the weights, all of fixed shape, and returns a tensor or a flat tuple.
+        mod: its "main" takes the inputs, then the weights, and returns a tensor or a flat tuple; all sizes are numbers
+            or follow from the names in the inputs' shapes.
         weights: numpy arrays or TVM tensors by the name of main's parameter; the parameters before them are the inputs.
         target: what to compile for; it need not be this host.
         structure: how the outputs nest; None is the tensor alone, or a tuple of all outputs.
+        arguments: the names of a call's arguments and how their tensors nest; None if each input is one.
+        input_qparams: for each input, the quantization parameters if it is codes of a quantized tensor.
         output_names: for messages; None is output0, output1, ...
         output_qparams: for each output, the quantization parameters if it is codes of a quantized tensor.
+        output_channels_last: for each output, whether PyTorch gives it in channels-last memory.
         engine: the PyTorch engine whose codes it gives.
         report: numbers and messages to keep with the model, as JSON data.
         relax_pipeline: what TVM applies before it generates code; None if mod is ready for the virtual machine.
@@ -92,12 +102,18 @@ def build(
     types = _output_types(mod["main"])
     names = output_names or [f"output{i}" for i in range(len(types))]
     qparams = output_qparams or [None] * len(types)
-    outputs = tuple(_spec(name, found, q) for name, found, q in zip(names, types, qparams, strict=True))
+    if input_qparams is not None:
+        inputs = tuple(replace(spec, qparams=q) for spec, q in zip(inputs, input_qparams, strict=True))
+    layouts = output_channels_last or [False] * len(types)
+    outputs = tuple(
+        replace(_spec(name, found, q), channels_last=last)
+        for name, found, q, last in zip(names, types, qparams, layouts, strict=True)
+    )
     arrays = {spec.name: _weight_array(weights[spec.name], spec) for spec in weight_specs}
     if structure is None:
         returns_tuple = isinstance(mod["main"].ret_ty, relax.TupleType)
         structure = {"tuple": list(range(len(outputs)))} if returns_tuple else 0
-    interface = Interface(inputs, outputs, structure, target, engine, report or {})
+    interface = Interface(inputs, outputs, structure, target, engine, report or {}, arguments)
     executable = relax.build(mod, target=target.to_tvm(), relax_pipeline=relax_pipeline)
     program = _BuiltProgram(executable, target)
     if missing_on_host(target) is None:
@@ -135,7 +151,12 @@ def _output_types(main: Any) -> list[Any]:
 def _spec(name: str, found: Any, qparams: QuantParams | None) -> TensorSpec:
     if not isinstance(found, TensorType) or not isinstance(found.shape, relax.ShapeExpr):
         raise VerifyError(f"'{name}' of main is {found}, not a tensor of known shape")
-    return TensorSpec(name, tuple(int(n) for n in found.shape.values), str(found.dtype), qparams)
+    return TensorSpec(name, tuple(_dimension(size) for size in found.shape.values), str(found.dtype), qparams)
+
+
+def _dimension(size: Any) -> Dimension:
+    """Returns a size as the specs write it: a number, a name, or a multiple of one and a rest."""
+    return int(size) if is_fixed(size) else linear_text(size)
 
 
 def _weight_array(weight: Any, spec: TensorSpec) -> npt.NDArray[Any]:

@@ -23,7 +23,7 @@ from qtorch_relay.output_files import atomic_write, check_output_path
 from qtorch_relay.runtime import ffi
 from qtorch_relay.runtime.compiled_model import CompiledModel
 from qtorch_relay.runtime.interface import Golden
-from qtorch_relay.runtime.manifest import PART_NAMES, Manifest, Part, dump, offsets, parse
+from qtorch_relay.runtime.manifest import GOLDEN_SIZE, PART_NAMES, Manifest, Part, dump, offsets, parse
 from qtorch_relay.runtime.specs import TensorSpec, empty_aligned
 from qtorch_relay.target import check_runnable, missing_on_host
 
@@ -58,7 +58,7 @@ def save(model: CompiledModel, path: Path) -> None:
     weights = list(model.weights.items())
     weight_specs = tuple(TensorSpec(name, array.shape, str(array.dtype)) for name, array in weights)
     golden_arrays = [] if golden is None else [*golden.inputs, *golden.outputs]
-    golden_specs = () if golden is None else (*model.inputs, *model.outputs)
+    golden_specs = () if golden is None else model.interface.tensors_at(GOLDEN_SIZE)
     contents = {
         "lib.so": model.program.library(),
         "weights.bin": _pack(weight_specs, [array for _, array in weights]),
@@ -170,7 +170,7 @@ def _unpack(specs: tuple[TensorSpec, ...], data: npt.NDArray[np.uint8]) -> list[
     """Returns the tensors of a part, as views of its memory."""
     starts, _ = offsets(specs)
     return [
-        (spec.name, data[start : start + spec.size_bytes].view(spec.dtype).reshape(spec.shape))
+        (spec.name, data[start : start + spec.size_bytes].view(spec.dtype).reshape(spec.fixed_shape))
         for spec, start in zip(specs, starts, strict=True)
     ]
 
@@ -180,14 +180,15 @@ def _make_golden(model: CompiledModel) -> Golden | None:
     if missing_on_host(model.target) is not None:
         return None
     rng = np.random.default_rng(_GOLDEN_SEED)
-    inputs = tuple(_random_input(rng, spec) for spec in model.inputs)
+    specs = model.interface.tensors_at(GOLDEN_SIZE)[: len(model.inputs)]
+    inputs = tuple(_random_input(rng, spec) for spec in specs)
     return Golden(inputs, model.run_flat(inputs))
 
 
 def _random_input(rng: np.random.Generator, spec: TensorSpec) -> npt.NDArray[Any]:
     if spec.dtype.startswith("float"):
-        return rng.standard_normal(spec.shape).astype(spec.dtype)
+        return rng.standard_normal(spec.fixed_shape).astype(spec.dtype)
     if spec.dtype in ("uint8", "int8"):
-        return rng.integers(0, 128, spec.shape).astype(spec.dtype)
+        return rng.integers(0, 128, spec.fixed_shape).astype(spec.dtype)
     # Wider integers are mostly indices: 0 and 1 are legal in all but the smallest tables.
-    return rng.integers(0, 2, spec.shape).astype(spec.dtype)
+    return rng.integers(0, 2, spec.fixed_shape).astype(spec.dtype)

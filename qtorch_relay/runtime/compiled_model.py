@@ -13,7 +13,8 @@ import numpy.typing as npt
 from qtorch_relay.errors import BundleError, InvalidInputError
 from qtorch_relay.runtime import ffi, tensors
 from qtorch_relay.runtime.interface import Golden, Interface, Program
-from qtorch_relay.runtime.specs import TensorSpec, empty_aligned, unflatten
+from qtorch_relay.runtime.specs import TensorSpec, empty_aligned
+from qtorch_relay.runtime.structure import flatten, unflatten
 from qtorch_relay.runtime.threads import prepare_thread
 from qtorch_relay.target import check_runnable
 
@@ -25,11 +26,23 @@ class _Worker:
     input of an image network takes a hundredth of its run time.
     """
 
-    def __init__(self, module: Any, specs: Sequence[TensorSpec]) -> None:
+    def __init__(self, module: Any) -> None:
         self.entry = ffi.make_entry(module)
-        self.buffers = [empty_aligned(spec.shape, spec.dtype) for spec in specs]
-        self.tensors = [tensors.borrow(buffer) for buffer in self.buffers]
-        self.addresses = frozenset(buffer.ctypes.data for buffer in self.buffers if buffer.size)
+        self.shapes: tuple[tuple[int, ...], ...] | None = None
+        self.tensors: list[Any] = []
+        self.addresses: frozenset[int] = frozenset()
+        self._buffers: list[npt.NDArray[Any]] = []
+
+    def fill(self, arrays: Sequence[npt.NDArray[Any]]) -> None:
+        """Copies a call's inputs into the memory for them, which is made anew if their shapes are not the last's."""
+        shapes = tuple(array.shape for array in arrays)
+        if shapes != self.shapes:
+            self._buffers = [empty_aligned(array.shape, str(array.dtype)) for array in arrays]
+            self.tensors = [tensors.borrow(buffer) for buffer in self._buffers]
+            self.addresses = frozenset(buffer.ctypes.data for buffer in self._buffers if buffer.size)
+            self.shapes = shapes
+        for buffer, array in zip(self._buffers, arrays, strict=True):
+            np.copyto(buffer, array)
 
 
 class CompiledModel:
@@ -57,6 +70,8 @@ class CompiledModel:
         self.program = program
         self.golden = golden
         self.weights = {name: tensors.aligned(array) for name, array in weights.items()}
+        arguments = interface.arguments or [(spec.name, index) for index, spec in enumerate(self.inputs)]
+        self._argument_names = [name for name, _ in arguments]
         self._weight_tensors = tuple(tensors.borrow(array) for array in self.weights.values())
         self._weight_addresses = frozenset(array.ctypes.data for array in self.weights.values() if array.size)
         # Workers at rest; deque's append and pop are atomic.
@@ -73,6 +88,9 @@ class CompiledModel:
             TargetError: this host cannot run the target.
         """
         values = self._bind(args, kwargs)
+        if self.interface.arguments is not None:
+            nested = zip(self.interface.arguments, values, strict=True)
+            values = [leaf for (name, structure), value in nested for leaf in flatten(structure, value, name)]
         outputs = self._run(values)
         as_torch = any(tensors.is_torch(value) for value in values)
         convert = tensors.to_torch if as_torch else tensors.to_numpy
@@ -83,7 +101,8 @@ class CompiledModel:
         self, inputs: Sequence[npt.NDArray[Any]] | Mapping[str, npt.NDArray[Any]]
     ) -> tuple[npt.NDArray[Any], ...]:
         """Returns the flat outputs, as numpy arrays, for inputs in order or by name."""
-        values = self._bind((), inputs) if isinstance(inputs, Mapping) else self._bind(tuple(inputs), {})
+        names = [spec.name for spec in self.inputs]
+        values = self._bind((), inputs, names) if isinstance(inputs, Mapping) else self._bind(tuple(inputs), {}, names)
         outputs = self._run(values)
         return tuple(tensors.to_numpy(output, spec) for output, spec in zip(outputs, self.outputs, strict=True))
 
@@ -119,10 +138,13 @@ class CompiledModel:
         inputs, outputs = "; ".join(map(str, self.inputs)), "; ".join(map(str, self.outputs))
         return f"CompiledModel({inputs} -> {outputs}; target {self.target.name}, engine {self.engine})"
 
-    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sequence[Any]:
-        if not kwargs and len(args) == len(self.inputs):
+    def _bind(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], names: Sequence[str] | None = None
+    ) -> Sequence[Any]:
+        """Returns one value for each name, those of the arguments if none are given."""
+        names = self._argument_names if names is None else names
+        if not kwargs and len(args) == len(names):
             return args
-        names = [spec.name for spec in self.inputs]
         takes = (
             f"the model takes {len(names)} input{'' if len(names) == 1 else 's'} ({'; '.join(map(str, self.inputs))})"
         )
@@ -139,20 +161,35 @@ class CompiledModel:
 
     def _run(self, values: Sequence[Any]) -> list[Any]:
         arrays = [tensors.to_array(value, spec) for value, spec in zip(values, self.inputs, strict=True)]
+        self._check_sizes(arrays)
         prepare_thread()
         try:
             worker = self._workers.pop()
         except IndexError:
             check_runnable(self.target)
-            worker = _Worker(self.program.module(), self.inputs)
-        for buffer, array in zip(worker.buffers, arrays, strict=True):
-            np.copyto(buffer, array)
+            worker = _Worker(self.program.module())
+        worker.fill(arrays)
         result = worker.entry(*worker.tensors, *self._weight_tensors)
         outputs = [result] if len(self.outputs) == 1 and hasattr(result, "dtype") else list(result)
         outputs = [self._own(output, worker) for output in outputs]
         # Not reached when the call raises: a virtual machine that was interrupted is not used again.
         self._workers.append(worker)
         return outputs
+
+    def _check_sizes(self, arrays: Sequence[npt.NDArray[Any]]) -> None:
+        """Refuses inputs in which one name of a dimension stands for different sizes."""
+        seen: dict[str, tuple[int, TensorSpec]] = {}
+        for name in self.interface.dimension_names:
+            for spec, array in zip(self.inputs, arrays, strict=True):
+                sizes = spec.sizes_in(array.shape) or {}
+                if name not in sizes:
+                    continue
+                size, first = seen.setdefault(name, (sizes[name], spec))
+                if size != sizes[name]:
+                    raise InvalidInputError(
+                        f"{name} is {size} in input {first.name} and {sizes[name]} in input {spec.name}; "
+                        "it must be the same in all"
+                    )
 
     def _own(self, output: Any, worker: _Worker) -> Any:
         """Returns the output, copied if it is a weight or an input: its memory must not be used again."""

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from qtorch_relay.errors import VerifyError
-from qtorch_relay.runtime.specs import Structure, TensorSpec, indices
+from qtorch_relay.runtime.specs import TensorSpec
+from qtorch_relay.runtime.structure import Structure, indices
 from qtorch_relay.target import Target
 
 
@@ -37,6 +38,8 @@ class Interface:
     """What a program takes and gives.
 
     structure: how the flat outputs nest in what a call returns.
+    arguments: the name of each argument of a call and how its tensors nest, in the order of inputs; None where each
+        input is an argument.
     engine: the PyTorch engine whose rounding it reproduces, or None where that does not apply.
     report: numbers and messages of the compilation, as JSON data.
     """
@@ -47,9 +50,27 @@ class Interface:
     target: Target
     engine: str | None
     report: dict[str, Any] = field(default_factory=dict)
+    arguments: tuple[tuple[str, Structure], ...] | None = None
 
     def __post_init__(self) -> None:
         if any(not 0 <= index < len(self.outputs) for index in indices(self.structure)):
             raise VerifyError(
                 f"output structure {self.structure} names an output beyond the program's {len(self.outputs)}"
             )
+        if self.arguments is not None:
+            count = sum(len(indices(structure)) for _, structure in self.arguments)
+            if count != len(self.inputs):
+                raise VerifyError(f"the arguments hold {count} tensors, the program takes {len(self.inputs)}")
+        names = dict.fromkeys(self.dimension_names, 1)
+        for spec in self.outputs:
+            spec.at(names)  # raises if a name is not one of the inputs'
+
+    @property
+    def dimension_names(self) -> tuple[str, ...]:
+        """The names that stand for any size, in the inputs' shapes."""
+        return tuple(dict.fromkeys(d for spec in self.inputs for d in spec.shape if isinstance(d, str)))
+
+    def tensors_at(self, size: int) -> tuple[TensorSpec, ...]:
+        """Returns the inputs, then the outputs, where all names of dimensions stand for this size."""
+        sizes = dict.fromkeys(self.dimension_names, size)
+        return tuple(spec.at(sizes) for spec in (*self.inputs, *self.outputs))

@@ -10,10 +10,13 @@ from typing import Any
 from qtorch_relay._version import __version__
 from qtorch_relay.errors import BundleError, VerifyError
 from qtorch_relay.runtime.interface import Interface
-from qtorch_relay.runtime.specs import ALIGNMENT_BYTES, Structure, TensorSpec
+from qtorch_relay.runtime.specs import ALIGNMENT_BYTES, TensorSpec
+from qtorch_relay.runtime.structure import Structure
 from qtorch_relay.target import Target
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# What named dimensions are in the golden run.
+GOLDEN_SIZE = 2
 _UNKNOWN = "unknown"
 PART_NAMES = ("lib.so", "weights.bin", "golden.bin")
 
@@ -42,7 +45,7 @@ class Manifest:
     @property
     def golden(self) -> tuple[TensorSpec, ...]:
         """The tensors of golden.bin."""
-        return (*self.interface.inputs, *self.interface.outputs) if self.has_golden else ()
+        return self.interface.tensors_at(GOLDEN_SIZE) if self.has_golden else ()
 
 
 def offsets(specs: tuple[TensorSpec, ...]) -> tuple[list[int], int]:
@@ -67,6 +70,7 @@ def dump(manifest: Manifest) -> bytes:
         "inputs": [spec.to_json() for spec in interface.inputs],
         "outputs": [spec.to_json() for spec in interface.outputs],
         "structure": interface.structure,
+        "arguments": interface.arguments,
         "report": interface.report,
         "weights": _table(manifest.weights),
         "has_golden": manifest.has_golden,
@@ -103,6 +107,7 @@ def _from_json(data: dict[str, Any]) -> Manifest:
         target=_target(data["target"]),
         engine=data["engine"],
         report=dict(data["report"]),
+        arguments=_arguments(data["arguments"]),
     )
     parts = {
         name: Part(_count(data["parts"][name]["size_bytes"]), str(data["parts"][name]["sha256"])) for name in PART_NAMES
@@ -143,6 +148,15 @@ def _specs(data: Any) -> tuple[TensorSpec, ...]:
     if not isinstance(data, list):
         raise TypeError("a table of tensors is not a list")
     return tuple(TensorSpec.from_json(item) for item in data)
+
+
+def _arguments(data: Any) -> tuple[tuple[str, Structure], ...] | None:
+    if data is None:
+        return None
+    arguments = tuple((name, structure) for name, structure in data)
+    if not all(isinstance(name, str) for name, _ in arguments):
+        raise TypeError("an argument has no name")
+    return arguments
 
 
 def _target(data: dict[str, Any]) -> Target:

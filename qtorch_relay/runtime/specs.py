@@ -1,10 +1,11 @@
-"""What a program takes and gives: tensor specs, and how its flat outputs nest. All of it can be written as JSON."""
+"""What a program takes and gives: tensor specs, which can be written as JSON."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,18 +18,24 @@ DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float3
 ALIGNMENT_BYTES = 64
 _MAX_DIMENSIONS = 16
 
-# An index into the flat outputs, None, or {"tuple": [...]}, {"list": [...]}, {"dict": [[key, structure], ...]}.
-Structure: TypeAlias = int | None | dict[str, Any]
+# A size, the name of one that is known when the program runs ("n"), or a multiple of it and a rest ("4*n+1").
+Dimension: TypeAlias = int | str
+Shape: TypeAlias = tuple[Dimension, ...]
+_DIMENSION = re.compile(r"(?:(?P<factor>\d+)\*)?(?P<name>[A-Za-z_]\w*)(?P<rest>[+-]\d+)?")
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor's name, shape and dtype; qparams if its integers are codes of a quantized tensor."""
+    """A tensor's name, shape and dtype; qparams if its integers are codes of a quantized tensor.
+
+    channels_last: PyTorch gives this quantized tensor in channels-last memory; so do we.
+    """
 
     name: str
-    shape: tuple[int, ...]
+    shape: Shape
     dtype: str
     qparams: QuantParams | None = None
+    channels_last: bool = False
 
     def __post_init__(self) -> None:
         q = self.qparams
@@ -38,12 +45,36 @@ class TensorSpec:
             raise VerifyError(f"tensor {self} has {len(q.scales)} scales along axis {q.axis}")
 
     @property
+    def fixed_shape(self) -> tuple[int, ...]:
+        """The shape, of which no dimension has a name."""
+        if not all(isinstance(dimension, int) for dimension in self.shape):
+            raise VerifyError(f"tensor {self} has no fixed shape")
+        return tuple(map(int, self.shape))
+
+    @property
     def size_bytes(self) -> int:
         """The size of the tensor's data."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        return math.prod(self.fixed_shape) * np.dtype(self.dtype).itemsize
+
+    def at(self, sizes: Mapping[str, int]) -> TensorSpec:
+        """Returns the spec with these sizes for the names of dimensions."""
+        return replace(self, shape=tuple(size_of(dimension, sizes) for dimension in self.shape))
+
+    def sizes_in(self, shape: Sequence[int]) -> dict[str, int] | None:
+        """Returns what the names of an input's dimensions stand for in a shape, None if it is another shape."""
+        sizes: dict[str, int] = {}
+        if len(shape) != len(self.shape):
+            return None
+        for dimension, size in zip(self.shape, shape, strict=True):
+            if isinstance(dimension, str):
+                if size < 1 or sizes.setdefault(dimension, size) != size:
+                    return None
+            elif dimension != size:
+                return None
+        return sizes
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.dtype} {list(self.shape)}"
+        return f"{self.name}: {self.dtype} [{', '.join(map(str, self.shape))}]"
 
     def to_json(self) -> dict[str, Any]:
         """Returns the spec as JSON data; `from_json` reads it."""
@@ -56,6 +87,8 @@ class TensorSpec:
                 "zero_points": self.qparams.zero_points.tolist(),
                 "axis": self.qparams.axis,
             }
+        if self.channels_last:
+            data["channels_last"] = True
         return data
 
     @staticmethod
@@ -70,13 +103,30 @@ class TensorSpec:
         name, shape, dtype = data["name"], data.get("shape"), data.get("dtype")
         if dtype not in DTYPES:
             raise BundleError(f"tensor '{name}' has dtype {dtype!r}; known are {', '.join(DTYPES)}")
-        if (
-            not isinstance(shape, list)
-            or len(shape) > _MAX_DIMENSIONS
-            or not all(type(n) is int and n >= 0 for n in shape)
-        ):
+        if not isinstance(shape, list) or len(shape) > _MAX_DIMENSIONS or not all(_is_dimension(n) for n in shape):
             raise BundleError(f"tensor '{name}' has shape {shape!r}")
-        return TensorSpec(name, tuple(shape), dtype, _qparams_from_json(data.get("qparams"), dtype))
+        qparams = _qparams_from_json(data.get("qparams"), dtype)
+        return TensorSpec(name, tuple(shape), dtype, qparams, data.get("channels_last") is True)
+
+
+def _is_dimension(value: Any) -> bool:
+    if isinstance(value, str):
+        return _DIMENSION.fullmatch(value) is not None
+    return type(value) is int and value >= 0
+
+
+def size_of(dimension: Dimension, sizes: Mapping[str, int]) -> int:
+    """Returns the size of a dimension, given those its name stands for.
+
+    Raises:
+        VerifyError: its name is not among them.
+    """
+    if isinstance(dimension, int):
+        return dimension
+    found = _DIMENSION.fullmatch(dimension)
+    if found is None or found["name"] not in sizes:
+        raise VerifyError(f"the dimension {dimension} is not one of the inputs'")
+    return int(found["factor"] or 1) * sizes[found["name"]] + int(found["rest"] or 0)
 
 
 def _qparams_from_json(data: Any, dtype: str) -> QuantParams | None:
@@ -89,46 +139,6 @@ def _qparams_from_json(data: Any, dtype: str) -> QuantParams | None:
         return PerTensor(float(data["scale"]), int(data["zero_point"]), dtype)
     except (KeyError, TypeError, ValueError, OverflowError, UnsupportedQuantSchemeError) as error:
         raise BundleError(f"quantization parameters are not understood: {error}") from error
-
-
-def indices(structure: Structure) -> list[int]:
-    """Returns the output indices a structure names, in order.
-
-    Raises:
-        BundleError: it is not a structure.
-    """
-    if structure is None:
-        return []
-    if type(structure) is int:
-        return [structure]
-    return [index for _, child in _children(structure) for index in indices(child)]
-
-
-def unflatten(structure: Structure, leaves: Sequence[Any]) -> Any:
-    """Returns the leaves nested as the structure says: tensors, tuples, lists, dicts and None."""
-    if structure is None:
-        return None
-    if isinstance(structure, int):
-        return leaves[structure]
-    children = [(key, unflatten(child, leaves)) for key, child in _children(structure)]
-    if "dict" in structure:
-        return dict(children)
-    values = [value for _, value in children]
-    return tuple(values) if "tuple" in structure else values
-
-
-def _children(structure: Any) -> list[tuple[Any, Structure]]:
-    if isinstance(structure, dict) and len(structure) == 1:
-        [(kind, items)] = structure.items()
-        if kind in ("tuple", "list") and isinstance(items, list):
-            return list(enumerate(items))
-        if kind == "dict" and isinstance(items, list) and all(_is_entry(item) for item in items):
-            return [(key, child) for key, child in items]
-    raise BundleError(f"output structure {structure!r} is not an index, None, tuple, list or dict")
-
-
-def _is_entry(item: Any) -> bool:
-    return isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[0], str | int | float)
 
 
 def empty_aligned(shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:

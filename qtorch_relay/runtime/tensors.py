@@ -39,7 +39,7 @@ def to_array(value: Any, spec: TensorSpec) -> npt.NDArray[Any]:
         raise InvalidInputError(
             f"input {spec.name} is a {type(value).__name__}; accepted are numpy arrays and torch tensors"
         )
-    if value.shape != spec.shape or value.dtype != _NUMPY_DTYPES[spec.dtype]:
+    if not _fits(value.shape, spec) or value.dtype != _NUMPY_DTYPES[spec.dtype]:
         raise _mismatch(value.shape, value.dtype, spec)
     return value
 
@@ -56,6 +56,8 @@ def to_torch(output: Any, spec: TensorSpec) -> Any:
     qparams = spec.qparams
     if qparams is None:
         return tensor
+    if spec.channels_last:
+        tensor = tensor.contiguous(memory_format=torch.channels_last)
     if isinstance(qparams, PerTensor):
         return torch._make_per_tensor_quantized_tensor(tensor, qparams.scale, qparams.zero_point)
     scales, zero_points = torch.tensor(qparams.scales), torch.tensor(qparams.zero_points)
@@ -87,17 +89,39 @@ def _is_array(value: object) -> TypeGuard[npt.NDArray[Any]]:
 
 def _from_torch(tensor: Any, spec: TensorSpec) -> npt.NDArray[Any]:
     if tensor.is_quantized:
-        raise InvalidInputError(f"input {spec.name} is a quantized tensor; pass its codes, tensor.int_repr()")
+        tensor = _codes(tensor, spec)
     if tensor.device.type != "cpu" or tensor.layout != sys.modules["torch"].strided:
         raise InvalidInputError(
             f"input {spec.name} is a {tensor.layout} tensor on {tensor.device}; accepted are dense tensors on the CPU"
         )
     dtype = str(tensor.dtype).removeprefix("torch.")
-    if tuple(tensor.shape) != spec.shape or dtype != spec.dtype:
+    if not _fits(tuple(tensor.shape), spec) or dtype != spec.dtype:
         raise _mismatch(tensor.shape, dtype, spec)
     array: npt.NDArray[Any] = tensor.detach().resolve_neg().numpy()
     return array
 
 
+def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
+    return shape == spec.shape or spec.sizes_in(shape) is not None
+
+
+def _codes(tensor: Any, spec: TensorSpec) -> Any:
+    """Returns the codes of a quantized tensor, which must have the parameters that the program was compiled for."""
+    qparams = spec.qparams
+    if not isinstance(qparams, PerTensor):
+        raise InvalidInputError(f"input {spec.name} is a quantized tensor; accepted is {spec.dtype}, not quantized")
+    torch = sys.modules["torch"]
+    if tensor.qscheme() not in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        raise InvalidInputError(f"input {spec.name} is quantized per channel; accepted is per tensor")
+    found = (tensor.q_scale(), tensor.q_zero_point())
+    if found != (qparams.scale, qparams.zero_point):
+        raise InvalidInputError(
+            f"input {spec.name} has scale {found[0]} and zero point {found[1]}; "
+            f"the model was compiled for scale {qparams.scale} and zero point {qparams.zero_point}"
+        )
+    return tensor.int_repr()
+
+
 def _mismatch(shape: Sequence[int], dtype: object, spec: TensorSpec) -> InvalidInputError:
-    return InvalidInputError(f"input {spec.name} is {dtype} {list(shape)}; accepted is {spec.dtype} {list(spec.shape)}")
+    accepted = f"{spec.dtype} [{', '.join(map(str, spec.shape))}]"
+    return InvalidInputError(f"input {spec.name} is {dtype} {list(shape)}; accepted is {accepted}")

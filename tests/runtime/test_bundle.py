@@ -231,7 +231,7 @@ def set_path(data: dict[str, Any], path: str, value: Any) -> None:
     ("path", "value", "message"),
     [
         ("format", "zip of mine", "its manifest is not one of qtorch_relay"),
-        ("format_version", 2, "it has format version 2, this qtorch_relay .* reads version 1; compile the model again"),
+        ("format_version", 1, "it has format version 1, this qtorch_relay .* reads version 2; compile the model again"),
         ("tvm_version", "0.28.0", r"it was compiled with TVM 0\.28\.0, TVM 0\.27.* is installed"),
         ("weights/0/shape", [1 << 40], "its table of weights.bin describes"),
         ("weights/0/shape", [-8, 4], r"tensor 'w' has shape \[-8, 4\]"),
