@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tests.matrix import binary, moving
+from tests.matrix import binary, shapes
 from tests.matrix.case import Case
 
 FAMILIES: dict[str, Callable[[], Iterator[Case]]] = {
     "binary": binary.cases,
-    "moving": moving.cases,
+    "shapes": shapes.cases,
 }

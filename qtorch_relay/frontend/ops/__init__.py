@@ -2,6 +2,7 @@
 
 from qtorch_relay.frontend.ops import (
     activation,
+    axes,
     binary,
     concatenate,
     conv,
@@ -9,6 +10,7 @@ from qtorch_relay.frontend.ops import (
     floating_nn,
     linear,
     packing,
+    partition,
     pooling,
     quantize,
     scalar,
@@ -17,6 +19,7 @@ from qtorch_relay.frontend.ops import (
 
 __all__ = [
     "activation",
+    "axes",
     "binary",
     "concatenate",
     "conv",
@@ -24,6 +27,7 @@ __all__ = [
     "floating_nn",
     "linear",
     "packing",
+    "partition",
     "pooling",
     "quantize",
     "scalar",

@@ -21,6 +21,8 @@ Tensor: TypeAlias = QuantizedValue | TensorValue
     "aten::detach",
     "aten::clone",
     "aten::alias",
+    "aten::alpha_dropout",
+    "aten::feature_alpha_dropout",
     lowering="nothing",
 )
 def identity(context: ImportContext, node: Node) -> Tensor:

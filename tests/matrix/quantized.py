@@ -1,0 +1,88 @@
+"""What rows of ops on quantized tensors are made of: dtypes, layouts, and modules that quantize and apply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tests.matrix.case import ENGINES, Apply, Case, uniform
+
+SCALE = 0.031
+# the zero points at both ends, and one between
+DTYPES = {"u8": (torch.quint8, 93), "s8": (torch.qint8, -7)}
+ENDS = {"u8-z0": (torch.quint8, 0), "u8-z255": (torch.quint8, 255), "s8-z-128": (torch.qint8, -128)}
+FLOAT_ENGINES = ("fbgemm", "onednn", "x86")
+
+Function = Callable[..., Any]
+
+
+def quantize(
+    x: torch.Tensor, dtype: torch.dtype, zero_point: int, *, channels_last: bool = False, scale: float = SCALE
+) -> torch.Tensor:
+    """Returns x quantized, in channels-last memory if asked for."""
+    codes = torch.quantize_per_tensor(x, scale, zero_point, dtype)
+    if not channels_last:
+        return codes
+    return codes.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
+
+
+def row(
+    op: str,
+    variant: str,
+    function: Function,
+    *shapes: tuple[int, ...] | npt.NDArray[Any],
+    dtype: str = "u8",
+    channels_last: bool = False,
+    engines: tuple[str, ...] = ENGINES,
+    left_out: Mapping[str, str] | None = None,
+    scale: float = SCALE,
+    span: float = 4.0,
+) -> Case:
+    """Returns a row that applies a function to quantized tensors of these shapes; arrays are passed on as they are.
+
+    span: the inputs lie between -span and span, which with the usual scale reaches past the codes' range.
+    """
+    torch_dtype, zero_point = (DTYPES | ENDS)[dtype]
+    inputs = [uniform(shape, i, -span, span) if isinstance(shape, tuple) else shape for i, shape in enumerate(shapes)]
+    plain = [not isinstance(shape, tuple) for shape in shapes]
+
+    def apply(*tensors: torch.Tensor) -> Any:
+        values = [
+            tensor
+            if as_is
+            else quantize(
+                tensor, torch_dtype, zero_point, channels_last=channels_last and tensor.dim() in (4, 5), scale=scale
+            )
+            for tensor, as_is in zip(tensors, plain, strict=True)
+        ]
+        return function(*values)
+
+    layout = "-cl" if channels_last else ""
+    return Case(
+        op, f"{dtype}{layout}-{variant}", lambda: Apply(apply), tuple(inputs), engines=engines, left_out=left_out or {}
+    )
+
+
+def rows(
+    op: str, variant: str, function: Function, *shapes: tuple[int, ...] | npt.NDArray[Any], **others: Any
+) -> Iterator[Case]:
+    """Yields a row for each dtype."""
+    for dtype in others.pop("dtypes", DTYPES):
+        yield row(op, variant, function, *shapes, dtype=dtype, **others)
+
+
+def both_layouts(
+    op: str, variant: str, function: Function, *shapes: tuple[int, ...] | npt.NDArray[Any], **others: Any
+) -> Iterator[Case]:
+    """Yields a row for each dtype and layout."""
+    for channels_last in (False, True):
+        yield from rows(op, variant, function, *shapes, channels_last=channels_last, **others)
+
+
+def integers(*values: int) -> npt.NDArray[np.int64]:
+    """Returns indices."""
+    return np.asarray(values, np.int64)
