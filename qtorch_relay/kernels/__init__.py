@@ -1,5 +1,7 @@
 """Int8 kernels as TIR, picked from one table by ISA and spec."""
 
+from qtorch_relay.kernels.embedding import build_embedding_bag
+from qtorch_relay.kernels.embedding_spec import EmbeddingBagSpec
 from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, LookupSpec, MulSpec, QuantizeSpec
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
 from qtorch_relay.kernels.spec import (
@@ -19,6 +21,7 @@ __all__ = [
     "Conv2dSpec",
     "DenseSpec",
     "DequantizeSpec",
+    "EmbeddingBagSpec",
     "FixedAddSpec",
     "Kernel",
     "LookupSpec",
@@ -28,5 +31,6 @@ __all__ = [
     "PairSaturatedDepthwiseSpec",
     "QuantizeSpec",
     "RealRequantize",
+    "build_embedding_bag",
     "select",
 ]
