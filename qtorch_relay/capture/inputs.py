@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -36,12 +36,14 @@ class InputSpec:
     """One tensor that a model takes. name is None where the caller gave an example value: the model's own is used.
 
     shape: a dimension that is a name stands for any size. qparams: those of a quantized tensor, whose codes have dtype.
+    integers: what an example holds; indices and offsets must fit each other and the model, as no made-up ones would.
     """
 
     name: str | None
     shape: Shape
     dtype: str
     qparams: PerTensor | None = None
+    integers: torch.Tensor | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -63,11 +65,13 @@ class InputSpec:
         return next(dtype for dtype, codes in CODE_DTYPE.items() if codes == self.dtype)
 
     def example(self) -> torch.Tensor:
-        """Returns a tensor to trace with: seeded normal floats, seeded codes, zeros for the other dtypes (any index is
-        valid).
+        """Returns a tensor to trace with: seeded normal floats, seeded codes, the integers of an example, else zeros
+        (which are valid indices).
 
         Raises: InvalidInputError if there is not the memory for it.
         """
+        if self.integers is not None and self.integers.shape == self.shape:
+            return self.integers.clone()
         generator = torch.Generator().manual_seed(0)
         dtype = DTYPES[self.dtype]
         try:
@@ -175,7 +179,8 @@ def _parse_info(name: str | None, info: Any) -> InputTree:
     if isinstance(info, torch.Tensor):
         return _of_example(name, info)
     if isinstance(info, np.ndarray):
-        return InputSpec(name, info.shape, str(info.dtype))
+        integers = torch.from_numpy(info.copy()) if info.dtype.kind in "iub" else None
+        return InputSpec(name, info.shape, str(info.dtype), integers=integers)
     if isinstance(info, dict):
         if not info or not all(isinstance(key, str) for key in info):
             raise InvalidInputError(f"input {name!r} is a dict with the keys {list(info)}; keys are strings")
@@ -191,7 +196,8 @@ def _parse_info(name: str | None, info: Any) -> InputTree:
 
 def _of_example(name: str | None, tensor: torch.Tensor) -> InputSpec:
     if not tensor.is_quantized:
-        return InputSpec(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+        integers = None if tensor.is_floating_point() else tensor.detach().clone()
+        return InputSpec(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), integers=integers)
     qparams = quant_params(tensor)
     if not isinstance(qparams, PerTensor):
         raise UnsupportedQuantSchemeError("an example input is quantized per channel; inputs are quantized per tensor")

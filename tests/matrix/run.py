@@ -72,7 +72,7 @@ def _compare(cases: Sequence[Case], engine: str) -> list[str]:
     with quantized_engine(engine), torch.no_grad():
         module = Rows(cases).eval()
         expected = module.each([torch.from_numpy(array.copy()) for array in arrays])
-    infos = [(f"x{i}", (array.shape, str(array.dtype))) for i, array in enumerate(arrays)]
+    infos = [(f"x{i}", torch.from_numpy(array.copy())) for i, array in enumerate(arrays)]
     imported = import_graph(capture_model(module, infos, engine).graph)
     _, qparams = output_interface(imported.mod)
     ours = iter(zip(compile_imported(imported, PATHS[engine]).run_flat(arrays), qparams, strict=True))
