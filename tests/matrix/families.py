@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tests.matrix import binary, shapes
+from tests.matrix import binary, dynamic, embedding, shapes
 from tests.matrix.case import Case
 
 FAMILIES: dict[str, Callable[[], Iterator[Case]]] = {
     "binary": binary.cases,
+    "dynamic": dynamic.cases,
+    "embedding": embedding.cases,
     "shapes": shapes.cases,
 }
