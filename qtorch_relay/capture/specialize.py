@@ -15,6 +15,7 @@ import torch
 
 from qtorch_relay.capture.inputs import InputSpec
 from qtorch_relay.capture.interpreter import has_rule, op_name, parse_schema, run_node
+from qtorch_relay.capture.made_tensors import fold_made_tensors
 from qtorch_relay.capture.passes import fold
 from qtorch_relay.capture.provenance import SourceMap
 from qtorch_relay.errors import InvalidInputError
@@ -53,6 +54,8 @@ def specialize(graph: Any, specs: Sequence[InputSpec], sources: SourceMap) -> Ma
                 f"the model cannot run on {'; '.join(map(str, specs))}: {error}; "
                 "check the shapes and dtypes in input_infos"
             ) from error
+        if not changed:
+            changed = fold_made_tensors(graph, values)
         if changed:
             fold(graph)
     _refuse_certain_exception(graph, sources)

@@ -79,11 +79,33 @@ def divide(context: ImportContext, node: Node) -> Operand:
     return _binary(context, node, lhs, rhs, operator.truediv, relax.op.divide, whole=False)
 
 
+@converter("aten::div.Tensor_mode", "aten::div.Scalar_mode", lowering="divide, then floor or trunc")
+def divide_rounded(context: ImportContext, node: Node) -> Operand:
+    """aten::div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor"""
+    lhs, rhs = _operands(context, node)
+    mode = context.argument(node, "rounding_mode")
+    if mode is None:
+        return _binary(context, node, lhs, rhs, operator.truediv, relax.op.divide, whole=False)
+    if mode == "floor":
+        return _binary(context, node, lhs, rhs, operator.floordiv, relax.op.floor_divide)
+    return _binary(context, node, lhs, rhs, _truncated_quotient, _divide_truncated)
+
+
+def _truncated_quotient(lhs: Number, rhs: Number) -> Number:
+    quotient = abs(lhs) // abs(rhs)
+    return quotient if (lhs < 0) == (rhs < 0) else -quotient
+
+
+def _divide_truncated(lhs: Any, rhs: Any) -> Any:
+    quotient = relax.op.divide(lhs, rhs)
+    return relax.op.trunc(quotient) if str(lhs.ty.dtype) in FLOAT_DTYPES else quotient
+
+
 def _operands(context: ImportContext, node: Node) -> tuple[Operand, Operand]:
-    return _operand(context, node, "self"), _operand(context, node, "other")
+    return read_operand(context, node, "self"), read_operand(context, node, "other")
 
 
-def _operand(context: ImportContext, node: Node, name: str) -> Operand:
+def read_operand(context: ImportContext, node: Node, name: str) -> Operand:
     """Returns a tensor, or the number that a Python number or a constant without dimensions is.
 
     A float64 constant stays a tensor, because it would promote integers to float64 and a number would not.
@@ -116,10 +138,10 @@ def _binary(
     """
     if not isinstance(lhs, TensorValue) and not isinstance(rhs, TensorValue):
         return on_numbers(lhs, rhs)
-    dtype = _common_dtype(context, node, lhs, rhs)
+    dtype = common_dtype(context, node, lhs, rhs)
     if not whole and dtype not in FLOAT_DTYPES:
         dtype = "float32"
-    expr = on_tensors(_as_expr(lhs, dtype), _as_expr(rhs, dtype))
+    expr = on_tensors(as_expr(context, lhs, dtype), as_expr(context, rhs, dtype))
     if node.name.endswith("_") and isinstance(lhs, TensorValue) and lhs.dtype != dtype:
         raise context.unsupported(node, f"an in-place result of {dtype} in {describe(lhs)}")
     name = node.scope or node.name.split("::")[1].rstrip("_")
@@ -130,25 +152,30 @@ def _binary(
 
 
 def _without_dimensions(context: ImportContext, expr: Any) -> Any:
-    """Returns a tensor of one element without the dimension that a number brought (see _as_expr)."""
+    """Returns a tensor of one element without the dimension that a number brought (see as_expr)."""
     return context.emit(relax.op.squeeze(expr, [0])) if static_shape(expr) else expr
 
 
-def _common_dtype(context: ImportContext, node: Node, lhs: Operand, rhs: Operand) -> str:
-    """Returns the dtype PyTorch computes in: a number changes it only from integer to float32."""
+def common_dtype(context: ImportContext, node: Node, lhs: Operand, rhs: Operand) -> str:
+    """Returns the dtype PyTorch computes in: bool gives way to others, and a number makes an integer float32."""
     dtypes = sorted({value.dtype for value in (lhs, rhs) if isinstance(value, TensorValue)})
+    numbers = [value for value in (lhs, rhs) if not isinstance(value, TensorValue)]
+    if "bool" in dtypes and (len(dtypes) > 1 or numbers):
+        dtypes.remove("bool")
+    if not dtypes:
+        return "float32" if isinstance(numbers[0], float) else "bool" if isinstance(numbers[0], bool) else "int64"
     floats = [dtype for dtype in dtypes if dtype in FLOAT_DTYPES]
     if len(floats) == 1:
         return floats[0]
-    if len(dtypes) > 1 or "float16" in dtypes or "bool" in dtypes:
+    if len(dtypes) > 1 or "float16" in dtypes:
         raise context.unsupported(node, f"tensors of {' and '.join(dtypes)}; cast them to one float or integer dtype")
-    numbers = [value for value in (lhs, rhs) if not isinstance(value, TensorValue)]
     return "float32" if any(isinstance(number, float) for number in numbers) else dtypes[0]
 
 
-def _as_expr(operand: Operand, dtype: str) -> Any:
+def as_expr(context: ImportContext, operand: Operand, dtype: str) -> Any:
+    """Returns a number or tensor as a tensor of this dtype."""
     if isinstance(operand, TensorValue):
-        return cast(operand.expr, dtype)
+        return operand.expr if operand.dtype == dtype else context.emit(cast(operand.expr, dtype))
     # of rank 1, so that it stays a tensor of the program (common.product says why); it broadcasts against any rank
     return constant([operand], dtype)
 
@@ -178,6 +205,15 @@ def _multiply(lhs: Any, rhs: Any) -> Any:
 
 
 # ---- one operand
+
+
+def float_tensor(context: ImportContext, node: Node, name: str) -> TensorValue:
+    """Returns an argument that must be a float tensor."""
+    value = context.tensor(node, name)
+    if value.dtype not in FLOAT_DTYPES:
+        raise context.unsupported(node, f"{name} must be a float tensor, found {describe(value)}")
+    return value
+
 
 Unary = Callable[[ImportContext, Node, Any], Any]
 
@@ -236,6 +272,12 @@ def _gelu(context: ImportContext, node: Node, expr: Any) -> Any:
     return kinds[str(context.argument(node, "approximate"))](expr)
 
 
+def _threshold(context: ImportContext, node: Node, expr: Any) -> Any:
+    dtype = str(expr.ty.dtype)
+    threshold, value = (constant(context.number(node, name), dtype) for name in ("threshold", "value"))
+    return relax.op.where(relax.op.less_equal(expr, threshold), value, expr)
+
+
 UNARY: dict[str, Unary] = {
     "clamp": _clamp,
     "elu": _elu,
@@ -249,6 +291,7 @@ UNARY: dict[str, Unary] = {
     "sigmoid": lambda context, node, expr: relax.op.sigmoid(expr),
     "silu": lambda context, node, expr: relax.op.nn.silu(expr),
     "tanh": lambda context, node, expr: relax.op.tanh(expr),
+    "threshold": _threshold,
 }
 
 

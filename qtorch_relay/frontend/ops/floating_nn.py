@@ -1,4 +1,4 @@
-"""Convolutions, linear layers, batch norm, pools and means of tensors that are not quantized.
+"""Convolutions, pools and means of tensors that are not quantized.
 
 They equal PyTorch up to the order of float additions, and run as TVM's generic code.
 """
@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay._tvm import relax
-from qtorch_relay.capture.graph import Node, TensorConstant
+from qtorch_relay.capture.graph import Node
 from qtorch_relay.frontend.context import ImportContext, describe
-from qtorch_relay.frontend.ops.floating_elementwise import FLOAT_DTYPES
+from qtorch_relay.frontend.ops.floating_elementwise import FLOAT_DTYPES, float_tensor
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import TensorValue
-from qtorch_relay.qnn.transform.rules.common import along, cast, constant
+from qtorch_relay.qnn.transform.rules.common import along, constant
 
 FLOAT32_TYPE, FLOAT64_TYPE = 6, 7  # torch.dtype as TorchScript stores it (c10/core/ScalarType.h)
 
@@ -32,7 +32,7 @@ def convolution(context: ImportContext, node: Node) -> TensorValue:
 
     Shapes: input [N, C, H, W]; weight [O, C/groups, KH, KW]; bias [O].
     """
-    value, weight = _float(context, node, "input"), _float(context, node, "weight")
+    value, weight = float_tensor(context, node, "input"), float_tensor(context, node, "weight")
     if node.args.get("transposed", False):
         raise context.unsupported(node, "a transposed convolution; accepted are plain ones")
     if len(value.shape) != 4 or len(weight.shape) != 4:
@@ -62,79 +62,10 @@ def _conv_padding(
     return 2 * _two(context.integers(node, "padding"))
 
 
-@converter("aten::linear", lowering="matmul of float tensors")
-def linear(context: ImportContext, node: Node) -> TensorValue:
-    """aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor
-
-    Shapes: input [..., K]; weight [N, K]; bias [N].
-    """
-    value, weight = _float(context, node, "input"), _float(context, node, "weight")
-    if len(weight.shape) != 2:
-        raise context.unsupported(node, f"a weight of shape {weight.shape}; accepted are 2 dimensions")
-    total = relax.op.matmul(value.expr, relax.op.permute_dims(weight.expr, [1, 0]))
-    return _with_bias(context, node, "bias", total, rank=len(value.shape), axis=len(value.shape) - 1)
-
-
-@converter("aten::addmm", lowering="matmul of float tensors")
-def addmm(context: ImportContext, node: Node) -> TensorValue:
-    """aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
-    bias, lhs, rhs = (_float(context, node, name) for name in ("self", "mat1", "mat2"))
-    if context.number(node, "beta") != 1 or context.number(node, "alpha") != 1:
-        raise context.unsupported(node, "beta and alpha other than 1")
-    total = relax.op.add(relax.op.matmul(lhs.expr, rhs.expr), bias.expr)
-    return TensorValue(context.emit(total, node.scope or "addmm"))
-
-
-@converter("aten::matmul", "aten::mm", "aten::bmm", lowering="matmul of float tensors")
-def matmul(context: ImportContext, node: Node) -> TensorValue:
-    """aten::matmul(Tensor self, Tensor other) -> Tensor"""
-    lhs, rhs = (context.tensor(node, name) for name in node.args)
-    if lhs.dtype not in FLOAT_DTYPES or rhs.dtype != lhs.dtype:
-        raise context.unsupported(node, f"{describe(lhs)} and {describe(rhs)}; accepted are floats of one dtype")
-    return TensorValue(context.emit(relax.op.matmul(lhs.expr, rhs.expr), node.scope or "matmul"))
-
-
 def _with_bias(context: ImportContext, node: Node, name: str, expr: Any, *, rank: int, axis: int) -> TensorValue:
     if node.args[name] is not None:
-        expr = relax.op.add(expr, along(_float(context, node, name).expr, rank, axis))
+        expr = relax.op.add(expr, along(float_tensor(context, node, name).expr, rank, axis))
     return TensorValue(context.emit(expr, node.scope or node.name.split("::")[1]))
-
-
-@converter("aten::batch_norm", lowering="multiply and add of float tensors")
-def batch_norm(context: ImportContext, node: Node) -> TensorValue:
-    """aten::batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool
-    training, float momentum, float eps, bool cudnn_enabled) -> Tensor
-
-    The statistics become a scale and a shift per channel, and the result is a fused multiply-add, as in PyTorch. The
-    sums are rounded twice, to float64 and to float32: one in 2^28 may differ by an ulp.
-    Source: aten/src/ATen/native/cpu/batch_norm_kernel.cpp, batch_norm_cpu_collect_linear_and_constant_terms.
-    """
-    value = _float(context, node, "input")
-    if node.args["training"] or value.dtype != "float32":
-        raise context.unsupported(node, f"training {node.args['training']} on {value.dtype}; accepted: False, float32")
-    mean, variance = (_constant(context, node, name) for name in ("running_mean", "running_var"))
-    if mean is None or variance is None:
-        raise context.unsupported(node, "a batch norm without running statistics")
-    weight, bias = (_constant(context, node, name) for name in ("weight", "bias"))
-    scale = np.float32(1) / np.sqrt(variance + np.float32(context.number(node, "eps")))
-    scale = (scale if weight is None else scale * weight).astype(np.float64)
-    shift = ((0 if bias is None else bias) - mean * scale).astype(np.float32).astype(np.float64)
-    layer = node.scope or "batch_norm"
-    shape = [1, -1] + [1] * (len(value.shape) - 2)
-    factor, addend = (
-        context.param(f"{layer}_{name}", array.reshape(shape)) for name, array in (("scale", scale), ("shift", shift))
-    )
-    wide = relax.op.add(relax.op.multiply(cast(value.expr, "float64"), factor), addend)
-    return value.with_expr(context.emit(cast(wide, "float32"), layer))
-
-
-def _constant(context: ImportContext, node: Node, name: str) -> npt.NDArray[np.float32] | None:
-    operand = node.args[name]
-    if operand is None:
-        return None
-    if isinstance(operand, TensorConstant):
-        return operand.array.astype(np.float32)
-    raise context.unsupported(node, f"{name} must be a tensor of the model, found {describe(context.resolve(operand))}")
 
 
 # ---- pools and means: the float forms of the converters in pooling.py
@@ -214,13 +145,6 @@ def mean_over(context: ImportContext, node: Node, value: TensorValue) -> TensorV
 def _check_map(context: ImportContext, node: Node, value: TensorValue) -> None:
     if len(value.shape) != 4 or value.dtype not in FLOAT_DTYPES:
         raise context.unsupported(node, f"{describe(value)} of shape {value.shape}; accepted are floats [N, C, H, W]")
-
-
-def _float(context: ImportContext, node: Node, name: str) -> TensorValue:
-    value = context.tensor(node, name)
-    if value.dtype not in FLOAT_DTYPES:
-        raise context.unsupported(node, f"{name} must be a float tensor, found {describe(value)}")
-    return value
 
 
 def _two(values: Sequence[int]) -> tuple[int, int]:

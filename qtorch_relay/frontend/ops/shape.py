@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 from qtorch_relay._tvm import relax
@@ -139,3 +140,14 @@ def squeeze(context: ImportContext, node: Node) -> Tensor:
     if value.shape[axis] != 1:
         return value
     return value.with_expr(context.emit(relax.op.squeeze(value.expr, [axis]), "squeeze"))
+
+
+@converter("aten::unflatten.int", lowering="reshape")
+def unflatten(context: ImportContext, node: Node) -> Tensor:
+    """aten::unflatten.int(Tensor self, int dim, SymInt[] sizes) -> Tensor"""
+    value = context.any_tensor(node, "self")
+    axis = context.integer(node, "dim") % len(value.shape)
+    sizes = context.integers(node, "sizes")
+    known = -math.prod(sizes) if -1 in sizes else 1
+    sizes = [value.shape[axis] // known if size == -1 else size for size in sizes]
+    return _reshape(context, value, [*value.shape[:axis], *sizes, *value.shape[axis + 1 :]])

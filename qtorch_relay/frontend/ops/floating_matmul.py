@@ -1,0 +1,95 @@
+"""Matrix products of tensors that are not quantized: linear layers, matmul, addmm, baddbmm, einsum.
+
+They equal PyTorch up to the order of float additions, and run as TVM's generic code.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtorch_relay._tvm import relax
+from qtorch_relay.capture.graph import Node
+from qtorch_relay.frontend.context import ImportContext, describe
+from qtorch_relay.frontend.ops.floating_elementwise import FLOAT_DTYPES, float_tensor
+from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.values import TensorValue
+from qtorch_relay.qnn.transform.rules.common import constant
+
+EXACT = "up to the order of float additions"
+
+
+@converter("aten::linear", lowering="matmul of float tensors", exact=EXACT)
+def linear(context: ImportContext, node: Node) -> TensorValue:
+    """aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor
+
+    Shapes: input [..., K]; weight [N, K]; bias [N].
+    """
+    value, weight = (float_tensor(context, node, name) for name in ("input", "weight"))
+    bias = None if node.args["bias"] is None else float_tensor(context, node, "bias").expr
+    if len(weight.shape) != 2:
+        raise context.unsupported(node, f"a weight of shape {weight.shape}; accepted are 2 dimensions")
+    return TensorValue(emit_linear(context, value.expr, weight.expr, bias, node.scope or "linear"))
+
+
+def emit_linear(context: ImportContext, expr: Any, weight: Any, bias: Any | None, name: str) -> Any:
+    """Returns expr @ weight.T + bias."""
+    total = relax.op.matmul(expr, relax.op.permute_dims(weight, [1, 0]))
+    return context.emit(total if bias is None else relax.op.add(total, bias), name)
+
+
+@converter("aten::matmul", "aten::mm", "aten::bmm", "aten::mv", "aten::dot", lowering="matmul of floats", exact=EXACT)
+def matmul(context: ImportContext, node: Node) -> TensorValue:
+    """aten::matmul(Tensor self, Tensor other) -> Tensor"""
+    lhs, rhs = (context.tensor(node, name) for name in list(node.args)[:2])
+    if lhs.dtype not in FLOAT_DTYPES or rhs.dtype != lhs.dtype:
+        raise context.unsupported(node, f"{describe(lhs)} and {describe(rhs)}; accepted are floats of one dtype")
+    return TensorValue(context.emit(relax.op.matmul(lhs.expr, rhs.expr), node.scope or "matmul"))
+
+
+@converter("aten::addmm", "aten::baddbmm", "aten::addbmm", "aten::addmv", lowering="matmul of floats", exact=EXACT)
+def add_product(context: ImportContext, node: Node) -> TensorValue:
+    """aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor, which is
+    beta * self + alpha * (mat1 @ mat2); a beta of 0 leaves self out, also where it is NaN.
+
+    aten::addbmm adds up the products of the batch.
+    """
+    addend, lhs, rhs = (float_tensor(context, node, name) for name in list(node.args)[:3])
+    beta, alpha = context.number(node, "beta"), context.number(node, "alpha")
+    total = relax.op.matmul(lhs.expr, rhs.expr)
+    if node.name == "aten::addbmm":
+        total = relax.op.sum(total, 0)
+    if alpha != 1:
+        total = relax.op.multiply(total, constant(alpha, lhs.dtype))
+    if beta != 0:
+        scaled = addend.expr if beta == 1 else relax.op.multiply(addend.expr, constant(beta, lhs.dtype))
+        total = relax.op.add(total, scaled)
+    return TensorValue(context.emit(total, node.scope or node.name.split("::")[1]))
+
+
+@converter("aten::einsum", lowering="einsum of float tensors", exact=EXACT)
+def einsum(context: ImportContext, node: Node) -> TensorValue:
+    """aten::einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor"""
+    tensors = context.argument(node, "tensors")
+    for tensor in tensors:
+        if not isinstance(tensor, TensorValue) or tensor.dtype not in FLOAT_DTYPES:
+            raise context.unsupported(node, f"tensors must be floats, found {describe(tensor)}")
+    equation = _explicit(str(context.argument(node, "equation")), [len(tensor.shape) for tensor in tensors])
+    total = relax.op.einsum([tensor.expr for tensor in tensors], equation)
+    return TensorValue(context.emit(total, node.scope or "einsum"))
+
+
+def _explicit(equation: str, ranks: list[int]) -> str:
+    """Returns an equation with its result written out, and letters for the dimensions of an ellipsis."""
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    free = [letter for letter in "ZYXWVUTSRQPONMLKJIHGFEDCBA" if letter not in equation]
+    counts = [rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True) if "..." in term]
+    letters = "".join(reversed(free[: max(counts, default=0)]))
+    terms = [
+        term.replace("...", letters[len(letters) - (rank - len(term.replace("...", ""))) :])
+        for term, rank in zip(terms, ranks, strict=True)
+    ]
+    if not arrow:
+        named = "".join(sorted({letter for letter in inputs if letter.isalpha() and inputs.count(letter) == 1}))
+        output = "..." + named if letters else named
+    return ",".join(terms) + "->" + output.replace("...", letters)

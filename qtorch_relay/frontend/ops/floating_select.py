@@ -1,0 +1,125 @@
+"""Choices and comparisons of tensors that are not quantized: where, masked_fill, ==, <, logical operations."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from qtorch_relay._tvm import relax
+from qtorch_relay.capture.graph import Node
+from qtorch_relay.frontend.context import ImportContext, describe
+from qtorch_relay.frontend.ops.floating_elementwise import Number, Operand, as_expr, common_dtype, read_operand
+from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.values import TensorValue
+from qtorch_relay.qnn.op_def import static_shape
+from qtorch_relay.qnn.transform.rules.common import cast, constant
+
+
+@converter(
+    "aten::masked_fill.Scalar",
+    "aten::masked_fill.Tensor",
+    "aten::masked_fill_.Scalar",
+    "aten::masked_fill_.Tensor",
+    lowering="where",
+)
+def masked_fill(context: ImportContext, node: Node) -> TensorValue:
+    """aten::masked_fill.Scalar(Tensor self, Tensor mask, Scalar value) -> Tensor"""
+    value, mask = context.tensor(node, "self"), context.tensor(node, "mask")
+    filling = constant(context.number(node, "value"), value.dtype)
+    return TensorValue(context.emit(relax.op.where(mask.expr, filling, value.expr), node.scope or "masked_fill"))
+
+
+@converter(
+    "aten::where.self", "aten::where.ScalarSelf", "aten::where.ScalarOther", "aten::where.Scalar", lowering="where"
+)
+def where(context: ImportContext, node: Node) -> TensorValue:
+    """aten::where.self(Tensor condition, Tensor self, Tensor other) -> Tensor"""
+    condition = context.tensor(node, "condition")
+    lhs, rhs = read_operand(context, node, "self"), read_operand(context, node, "other")
+    if isinstance(lhs, TensorValue) or isinstance(rhs, TensorValue):
+        dtype = common_dtype(context, node, lhs, rhs)
+    else:
+        dtype = "float32" if isinstance(lhs, float) or isinstance(rhs, float) else "int64"
+    chosen = relax.op.where(cast(condition.expr, "bool"), as_expr(context, lhs, dtype), as_expr(context, rhs, dtype))
+    return TensorValue(context.emit(chosen, node.scope or "where"))
+
+
+Compare = tuple[Callable[[Any, Any], Any], Callable[[Any, Any], bool]]
+
+COMPARISONS: dict[str, Compare] = {
+    "eq": (relax.op.equal, operator.eq),
+    "ne": (relax.op.not_equal, operator.ne),
+    "lt": (relax.op.less, operator.lt),
+    "le": (relax.op.less_equal, operator.le),
+    "gt": (relax.op.greater, operator.gt),
+    "ge": (relax.op.greater_equal, operator.ge),
+}
+
+
+@converter(
+    *(f"aten::{name}.{overload}" for name in COMPARISONS for overload in ("Tensor", "Scalar")),
+    lowering="comparison of tensors that are not quantized",
+)
+def compare(context: ImportContext, node: Node) -> TensorValue | bool:
+    """aten::<op>.Tensor(Tensor self, Tensor other) -> Tensor"""
+    on_tensors, on_numbers = COMPARISONS[node.name.split("::")[1].rstrip("_")]
+    lhs, rhs = read_operand(context, node, "self"), read_operand(context, node, "other")
+    if not isinstance(lhs, TensorValue) and not isinstance(rhs, TensorValue):
+        return on_numbers(lhs, rhs)
+    dtype = common_dtype(context, node, lhs, rhs)
+    expr = context.emit(
+        on_tensors(as_expr(context, lhs, dtype), as_expr(context, rhs, dtype)), node.scope or "compared"
+    )
+    return TensorValue(_like(context, expr, (lhs, rhs)))
+
+
+def _like(context: ImportContext, expr: Any, operands: tuple[Operand, Operand]) -> Any:
+    """Returns a result without the dimension that a number brings to a tensor without dimensions (see as_expr)."""
+    if all(operand.shape == () for operand in operands if isinstance(operand, TensorValue)) and static_shape(expr):
+        return context.emit(relax.op.squeeze(expr, [0]))
+    return expr
+
+
+LOGICAL: dict[str, Callable[[Any, Any], Any]] = {
+    "logical_and": relax.op.logical_and,
+    "logical_or": relax.op.logical_or,
+    "logical_xor": relax.op.logical_xor,
+    "__and__": relax.op.logical_and,
+    "__or__": relax.op.logical_or,
+    "bitwise_and": relax.op.logical_and,
+    "bitwise_or": relax.op.logical_or,
+}
+
+
+@converter(
+    "aten::logical_and",
+    "aten::logical_or",
+    "aten::logical_xor",
+    "aten::__and__.Tensor",
+    "aten::__or__.Tensor",
+    "aten::bitwise_and.Tensor",
+    "aten::bitwise_or.Tensor",
+    lowering="logical op of bool tensors",
+)
+def logical(context: ImportContext, node: Node) -> TensorValue:
+    """aten::logical_and(Tensor self, Tensor other) -> Tensor"""
+    lhs, rhs = (_boolean(context, node, name) for name in ("self", "other"))
+    return TensorValue(context.emit(LOGICAL[node.name.split("::")[1]](lhs, rhs), node.scope or "logical"))
+
+
+@converter("aten::logical_not", "aten::bitwise_not", lowering="logical_not of a bool tensor")
+def logical_not(context: ImportContext, node: Node) -> TensorValue:
+    """aten::logical_not(Tensor self) -> Tensor"""
+    return TensorValue(context.emit(relax.op.logical_not(_boolean(context, node, "self")), node.scope or "logical"))
+
+
+def _boolean(context: ImportContext, node: Node, name: str) -> Any:
+    """Returns an argument as a bool tensor: bitwise ops take only bool, logical ones say where it is not 0."""
+    value = context.tensor(node, name)
+    if value.dtype == "bool":
+        return value.expr
+    if not node.name.startswith("aten::logical"):
+        raise context.unsupported(node, f"{name} is {describe(value)}; accepted is bool")
+    zero: Number = 0
+    return relax.op.not_equal(value.expr, constant(zero, value.dtype))
