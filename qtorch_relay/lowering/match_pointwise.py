@@ -65,8 +65,8 @@ def match_dequantize(program: Program, binding: Any) -> KernelCall | str:
     operands = Operands(binding.value)
     dtype = operands.dtype("data")
     refused = _why_not_one_scale(operands, "input", dtype)
-    if refused is not None:
-        return refused
+    if refused is not None or operands.attrs["arithmetic"] != "relay":
+        return refused or f"it dequantizes with arithmetic {operands.attrs['arithmetic']}"
     spec = DequantizeSpec(operands.shape("data"), code_dtype(dtype))
     return KernelCall(spec, (operands["data"],), (_qparams(operands, "input", dtype),), binding, ())
 
@@ -145,6 +145,8 @@ def match_avg_pool2d(program: Program, binding: Any) -> KernelCall | str:
     attrs = operands.attrs
     if attrs["layout"] != "NHWC":
         return "its channels do not lie together in memory"
+    if attrs["arithmetic"] == "relay":
+        return "it averages with arithmetic relay"
     batch, height, width, channels = operands.shape("data")
     spec = AvgPool2dSpec(
         batch,
