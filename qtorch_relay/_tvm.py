@@ -9,11 +9,12 @@ from tvm import relax
 from tvm.ir import Call, GenericConst, Op, make_node
 from tvm.ir.op import _ffi_api as _op_ffi
 from tvm.ir.op import register_op_attr
+from tvm.relax.expr import _update_type as update_type
 from tvm.relax.expr_functor import mutator
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import PrimFunc
-from tvm_ffi import register_error
+from tvm_ffi import register_error, structural_equal
 
 __all__ = [
     "Call",
@@ -29,10 +30,17 @@ __all__ = [
     "mutator",
     "register_error",
     "relax",
+    "structural_equal",
+    "target_has_feature",
     "tvm",
 ]
 
 TensorType = relax.TensorType
+
+
+def target_has_feature(feature: str, target: Any) -> bool:
+    """Says whether a target's CPU has a feature that LLVM knows by this name, such as "sse4.1"."""
+    return bool(tvm.get_global_func("target.target_has_feature")(feature, target))
 
 
 def define_relax_op(name: str, doc: str, argument_names: tuple[str, ...], infer_type: Any) -> Op:
@@ -46,6 +54,8 @@ def define_relax_op(name: str, doc: str, argument_names: tuple[str, ...], infer_
         op.add_argument(argument, "Tensor", argument)
     register_op_attr(name, "FInferType", infer_type)
     register_op_attr(name, "FPurity", True)
+    # Calls of an op of function type print as Relax, name(operands, attribute=...); others as a raw T.Call(...).
+    update_type(op, relax.FuncType.opaque_func(purity=True))
     return op
 
 

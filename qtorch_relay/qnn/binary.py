@@ -1,4 +1,4 @@
-"""Ops on two tensors of codes that each have their own scale and zero point: qnn.add and qnn.mul.
+"""Ops on two tensors of codes that each have their own scale and zero point: qnn.add, qnn.subtract and qnn.mul.
 
 They differ in their arithmetics alone; binary_op makes such an op and its function from a table of those.
 """
@@ -25,6 +25,7 @@ from qtorch_relay.qnn.op_def import (
     tensor_type,
 )
 from qtorch_relay.qnn.quantize import ROUNDINGS
+from qtorch_relay.qnn.requantize_config import UNSET
 
 _BINARY_OPERANDS = (
     "lhs",
@@ -58,7 +59,7 @@ class BinaryOp(Protocol):
         rhs_axis: int = -1,
         *,
         arithmetic: str = "relay",
-        rounding: str = "UPWARD",
+        rounding: str = UNSET,
         factors: Mapping[str, Any] = MappingProxyType({}),
     ) -> Expr:
         """Returns the call."""
@@ -75,10 +76,12 @@ def binary_op(name: str, doc: str, extensions: Mapping[str, Mapping[str, str]]) 
     def check(operands: Operands) -> None:
         _check_binary(operands)
         check_choice(operands, "arithmetic", arithmetics)
-        check_choice(operands, "rounding", ROUNDINGS)
+        check_choice(operands, "rounding", (UNSET, *ROUNDINGS))
         for factor, dtype in extensions.get(operands.attrs["arithmetic"], {}).items():
             check_dtype(operands, factor, (dtype,))
             operands.scalar(factor)
+        if name == "mul":
+            _check_one_axis(operands)
 
     op = define_op(
         f"qnn.{name}",
@@ -103,10 +106,12 @@ def binary_op(name: str, doc: str, extensions: Mapping[str, Mapping[str, str]]) 
         rhs_axis: int = -1,
         *,
         arithmetic: str = "relay",
-        rounding: str = "UPWARD",
+        rounding: str = UNSET,
         factors: Mapping[str, Any] = MappingProxyType({}),
     ) -> Expr:
         further = extensions.get(arithmetic, {})
+        if arithmetic != "relay" and rounding == UNSET:
+            rounding = "TONEAREST_EVEN"
         return op(
             {
                 "lhs": lhs,
@@ -126,6 +131,20 @@ def binary_op(name: str, doc: str, extensions: Mapping[str, Mapping[str, str]]) 
     return build
 
 
+def _check_one_axis(operands: Operands) -> None:
+    """Refuses vectors of parameters of a product that do not lie along one axis of it."""
+    sides = [side for side in ("lhs", "rhs") if max(_parameter_sizes(operands, side)) > 1]
+    if not sides:
+        return
+    axes = [side_axis(operands, side) for side in sides]
+    if len(operands.shape("lhs")) != len(operands.shape("rhs")) or axes[0] != axes[-1]:
+        raise VerifyError(f"{operands.op.name}: vectors of scales or zero points must lie along one axis of both sides")
+
+
+def _parameter_sizes(operands: Operands, side: str) -> tuple[int, int]:
+    return operands.constant(f"{side}_scale").size, operands.constant(f"{side}_zero_point").size
+
+
 def broadcast_shape(lhs: Sequence[int], rhs: Sequence[int]) -> tuple[int, ...]:
     """Returns numpy's broadcast of two shapes, or raises VerifyError."""
     rank = max(len(lhs), len(rhs))
@@ -140,11 +159,23 @@ def _binary_type(operands: Operands) -> Any:
     return tensor_type(broadcast_shape(operands.shape("lhs"), operands.shape("rhs")), operands.dtype("lhs"))
 
 
+def side_axis(operands: Operands, side: str) -> int:
+    """Returns the axis of a side's scales and zero points, counted from 0."""
+    rank, axis = len(operands.shape(side)), operands.attrs[f"{side}_axis"]
+    if not -rank <= axis < max(rank, 1):
+        raise VerifyError(f"{operands.op.name}: {side}_axis {axis} is outside a tensor of rank {rank}")
+    return int(axis % max(rank, 1))
+
+
 def _check_binary(operands: Operands) -> None:
     for side in ("lhs", "rhs"):
         check_dtype(operands, side, CODES_8BIT)
-        check_scale(operands, f"{side}_scale")
-        check_zero_point(operands, f"{side}_zero_point", operands.dtype(side))
+        axis = side_axis(operands, side)
+        # an extension is for parameters that are single numbers
+        per_axis = operands.attrs["arithmetic"] == "relay" and operands.shape(side)
+        length = operands.shape(side)[axis] if per_axis else None
+        check_scale(operands, f"{side}_scale", length)
+        check_zero_point(operands, f"{side}_zero_point", operands.dtype(side), length)
     if operands.dtype("lhs") != operands.dtype("rhs"):
         raise VerifyError(f"{operands.op.name}: lhs is {operands.dtype('lhs')}, rhs is {operands.dtype('rhs')}")
     check_scale(operands, "output_scale")
@@ -156,7 +187,8 @@ add = binary_op(
     """Codes of the sum of two tensors, with the way the sum is computed as an extension.
 
     arithmetic:
-      "relay": each side is requantized to the output's parameters, then added: two roundings.
+      "relay": each side is requantized to the output's parameters, then added: two roundings. Scales and zero points
+        may be vectors along lhs_axis and rhs_axis.
       "float32" (fbgemm, onednn): rne((fma(sa, qa, -za * sa) + fma(sb, qb, -zb * sb)) * (1 / sy)) + zy.
       "fixed_point" (qnnpack): with int32 factors lhs_multiplier, rhs_multiplier and shift,
         half_away((qa - za) * lhs_multiplier + (qb - zb) * rhs_multiplier) / 2**shift) + zy.
@@ -165,12 +197,21 @@ add = binary_op(
     {"float32": {}, "fixed_point": {"lhs_multiplier": "int32", "rhs_multiplier": "int32", "shift": "int32"}},
 )
 
+subtract = binary_op(
+    "subtract",
+    """Codes of the difference of two tensors.
+
+    Each side is requantized to the output's parameters, then subtracted: two roundings. PyTorch has no such op.
+    """,
+    {},
+)
+
 mul = binary_op(
     "mul",
     """Codes of the product of two tensors: round(float((qa - za) * (qb - zb)) * multiplier) + zy, clamped.
 
-    arithmetic "relay": multiplier = sa * sb / sy; "float32" (PyTorch): the float32 factor multiplier, (sa * sb) * (1 /
-    sy).
+    arithmetic "relay": requantize of the product of the shifted codes from scale sa * sb; two vectors of parameters
+    must lie along one axis. "float32" (PyTorch): the float32 factor multiplier, (sa * sb) * (1 / sy).
     """,
     {"float32": {"multiplier": "float32"}},
 )

@@ -21,8 +21,8 @@ from qtorch_relay.qnn.op_def import (
     tensor_type,
 )
 
-POOL_ARITHMETICS = ("codes", "quotient", "scaled", "scaled_shifted", "fused")
-_EXTENSIONS = dict.fromkeys(POOL_ARITHMETICS, ("factor",))
+_EXTENSIONS = dict.fromkeys(("codes", "quotient", "scaled", "scaled_shifted", "fused"), ("factor",))
+POOL_ARITHMETICS = ("relay", *_EXTENSIONS)
 
 
 def pooled_extents(operands: Operands) -> tuple[int, int]:
@@ -30,9 +30,14 @@ def pooled_extents(operands: Operands) -> tuple[int, int]:
     attrs = operands.attrs
     _, _, height, width = canonical_dims(operands.shape("data"), attrs["layout"])
     top, left, bottom, right = attrs["padding"]
-    out_h = conv_output_extent(height, attrs["pool_size"][0], attrs["strides"][0], top + bottom, 1)
-    out_w = conv_output_extent(width, attrs["pool_size"][1], attrs["strides"][1], left + right, 1)
-    return out_h, out_w
+    extents = []
+    for axis, (extent, pad) in enumerate(((height, top + bottom), (width, left + right))):
+        stride = attrs["strides"][axis]
+        # rounded up, a last window may hang over the end by less than a stride
+        overhang = stride - 1 if attrs["ceil_mode"] else 0
+        size, dilation = attrs["pool_size"][axis], attrs["dilation"][axis]
+        extents.append(conv_output_extent(extent, size, stride, pad + overhang, dilation))
+    return extents[0], extents[1]
 
 
 def _avg_pool2d_type(operands: Operands) -> Any:
@@ -48,14 +53,17 @@ def _check_avg_pool2d(operands: Operands) -> None:
     check_dtype(operands, "data", CODES_8BIT)
     check_choice(operands, "layout", ("NCHW", "NHWC"))
     check_choice(operands, "arithmetic", POOL_ARITHMETICS)
-    check_choice(operands, "ceil_mode", (False,))
     for side in ("input", "output"):
         check_scale(operands, f"{side}_scale")
         check_zero_point(operands, f"{side}_zero_point", operands.dtype("data"))
-    if operands.scalar("input_zero_point") != operands.scalar("output_zero_point"):
-        raise VerifyError("qnn.avg_pool2d: input and output must share one zero point")
     if min(pooled_extents(operands)) < 1:
         raise VerifyError(f"qnn.avg_pool2d: the output of {operands.shape('data')} would be empty")
+    if operands.attrs["arithmetic"] == "relay":
+        return
+    check_choice(operands, "ceil_mode", (False,))
+    check_choice(operands, "dilation", ((1, 1),))
+    if operands.scalar("input_zero_point") != operands.scalar("output_zero_point"):
+        raise VerifyError("qnn.avg_pool2d: input and output must share one zero point")
     if operands.shape("factor") not in ((), (1,), pooled_extents(operands)):
         raise VerifyError(f"qnn.avg_pool2d: factor must be one number or {pooled_extents(operands)}")
 
@@ -93,17 +101,19 @@ def avg_pool2d(
     dilation: tuple[int, int] = (1, 1),
     ceil_mode: bool = False,
     count_include_pad: bool = True,
-    layout: str = "NCHW",
+    layout: str = "NHWC",
     out_layout: str = "",
     *,
-    arithmetic: str,
-    factor: Any,
+    arithmetic: str = "relay",
+    factor: Any = None,
 ) -> Expr:
-    """qnn.avg_pool2d with PyTorch's arithmetic; input and output share scale and zero point z.
+    """qnn.avg_pool2d, with PyTorch's arithmetics as extensions.
 
-    With S the sum of a window's codes, acc = S - z * count (padding adds nothing), and factor float32, one number or
-    one for
-    each output position, all in float32:
+    arithmetic "relay": codes requantized to the output's parameters in int32, then an integer average that truncates;
+    padding adds code 0, whatever the zero point. No factor.
+    The others are PyTorch's; input and output share scale and zero point z. With S the sum of a window's codes,
+    acc = S - z * count (padding adds nothing), and factor float32, one number or one for each output position, all in
+    float32:
       "codes":          rne(S * factor)
       "quotient":       rne(S / factor)
       "scaled":         rne(acc * factor) + z
@@ -119,7 +129,7 @@ def avg_pool2d(
             "input_zero_point": as_zero_point(input_zero_point),
             "output_scale": as_scale(output_scale),
             "output_zero_point": as_zero_point(output_zero_point),
-            "factor": as_scale(factor),
+            **({} if factor is None else {"factor": as_scale(factor)}),
         },
         {
             "pool_size": tuple(pool_size),

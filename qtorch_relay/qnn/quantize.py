@@ -25,7 +25,10 @@ from qtorch_relay.qnn.op_def import (
     define_op,
     tensor_type,
 )
+from qtorch_relay.qnn.requantize_config import COMPUTE_DTYPES, UNSET
 
+# Relay's integers of quantize and dequantize.
+RELAY_CODES = ("uint8", "int8", "uint16", "int16", "int32")
 ROUNDINGS = ("UPWARD", "TONEAREST", "TONEAREST_EVEN")
 
 
@@ -43,16 +46,15 @@ def axis_length(operands: Operands, name: str = "data") -> int:
 
 def _check_quantize(operands: Operands) -> None:
     check_dtype(operands, "data", ("float32",))
-    check_choice(operands, "out_dtype", ALL_CODES)
-    check_choice(operands, "arithmetic", QUANTIZE_ARITHMETICS)
-    if operands.attrs["arithmetic"] == "fused":
-        check_choice(operands, "out_dtype", CODES_8BIT)
+    check_choice(operands, "arithmetic", tuple(QUANTIZE_DTYPES))
+    check_choice(operands, "out_dtype", QUANTIZE_DTYPES[operands.attrs["arithmetic"]])
     length = axis_length(operands)
     check_scale(operands, "output_scale", length, run_time_too=True)
     check_zero_point(operands, "output_zero_point", operands.attrs["out_dtype"], length, run_time_too=True)
 
 
-QUANTIZE_ARITHMETICS = ("fused", "scaled_shifted", "rounded")
+# The dtypes of codes that each arithmetic gives.
+QUANTIZE_DTYPES = {"relay": RELAY_CODES, "fused": CODES_8BIT, "rounded": ALL_CODES}
 
 _QUANTIZE = define_op(
     "qnn.quantize",
@@ -60,7 +62,7 @@ _QUANTIZE = define_op(
     ("axis", "out_dtype", "arithmetic"),
     _out_type,
     _check_quantize,
-    "codes = clamp(rne(data / output_scale + output_zero_point))",
+    "codes = clamp(round(data / output_scale) + output_zero_point)",
 )
 
 
@@ -71,17 +73,19 @@ def quantize(
     axis: int = -1,
     out_dtype: str = "int8",
     *,
-    arithmetic: str = "fused",
+    arithmetic: str = "relay",
 ) -> Expr:
-    """qnn.quantize: clamp(rne(data * (1 / output_scale) + output_zero_point)), rounded as PyTorch rounds it.
+    """qnn.quantize: clamp(round(data / output_scale) + output_zero_point), with PyTorch's ways as extensions.
 
-    arithmetic "fused": one fused multiply-add, NaN becomes the highest code; uint8 and int8 (FBGEMM QuantizeAvx2).
+    arithmetic "relay": the quotient is rounded half away from zero, NaN becomes the highest code. The others are
+    clamp(rne(data * (1 / output_scale) + output_zero_point)), rne = round half to even:
+      "fused": one fused multiply-add, NaN becomes the highest code; uint8 and int8 (FBGEMM QuantizeAvx2).
       "rounded": the product and the sum are rounded one after the other, NaN becomes 0, or the lowest code of int32
       (FBGEMM's scalar Quantize: PyTorch's int32 codes, and all codes per channel).
-    Relay divides by the scale and rounds half away from zero.
+    In stock Relay both become "relay": ties differ, and values within a float32 rounding of one.
 
-    Shapes: data float32 [...]; output_scale and output_zero_point one number, or a vector along axis; constants, or
-    run-time values (float32 and int32).
+    Shapes: data float32 [...]; codes uint8, int8 or int32, with Relay's arithmetic uint16 and int16 too; output_scale
+    and output_zero_point one number, or a vector along axis; constants, or run-time values (float32 and int32).
     """
     return _QUANTIZE(
         {
@@ -94,8 +98,9 @@ def quantize(
 
 
 def _check_dequantize(operands: Operands) -> None:
-    check_dtype(operands, "data", ALL_CODES)
-    check_choice(operands, "out_dtype", ("float32",))
+    relay = operands.attrs["arithmetic"] == "relay"
+    check_dtype(operands, "data", RELAY_CODES if relay else ALL_CODES)
+    check_choice(operands, "out_dtype", ("float32", "float16") if relay else ("float32",))
     check_choice(operands, "arithmetic", DEQUANTIZE_ARITHMETICS)
     length = axis_length(operands)
     check_scale(operands, "input_scale", length, run_time_too=True)
@@ -159,19 +164,22 @@ def dequantize(
 
 def _check_requantize(operands: Operands) -> None:
     attrs = operands.attrs
-    check_dtype(operands, "data", ALL_CODES)
-    check_choice(operands, "out_dtype", CODES_8BIT)
-    check_choice(operands, "rounding", ROUNDINGS)
-    check_choice(operands, "compute_dtype", ("float32", "float64"))
     check_choice(operands, "arithmetic", REQUANTIZE_ARITHMETICS)
+    relay = attrs["arithmetic"] == "relay"
+    check_dtype(operands, "data", ("uint8", "int8", "int16", "int32", "int64") if relay else ALL_CODES)
+    check_choice(operands, "out_dtype", ("uint8", "int8", "int16", "int32") if relay else CODES_8BIT)
+    check_choice(operands, "rounding", (UNSET, *ROUNDINGS))
+    check_choice(operands, "compute_dtype", (UNSET, *COMPUTE_DTYPES))
     length = axis_length(operands)
     check_scale(operands, "input_scale", length)
     check_zero_point(operands, "input_zero_point", operands.dtype("data"), length)
     check_scale(operands, "output_scale")
     check_zero_point(operands, "output_zero_point", attrs["out_dtype"])
+    if (attrs["rounding"], attrs["compute_dtype"]) == ("TONEAREST_EVEN", "int64"):
+        raise VerifyError("qnn.requantize: rounding TONEAREST_EVEN is for a float compute_dtype, found int64")
     for name in REQUANTIZE_EXTENSIONS.get(attrs["arithmetic"], ()):
         check_vector(operands, name, length)
-    if attrs["arithmetic"] != "relay" and (attrs["rounding"], attrs["compute_dtype"]) != ("TONEAREST_EVEN", "float32"):
+    if not relay and (attrs["rounding"], attrs["compute_dtype"]) != ("TONEAREST_EVEN", "float32"):
         raise VerifyError(f"qnn.requantize: arithmetic {attrs['arithmetic']} rounds TONEAREST_EVEN in float32")
 
 
@@ -209,7 +217,9 @@ def requantize(
     """qnn.requantize, with PyTorch's ways of doing it as extensions.
 
     With x = float(data - input_zero_point):
-      arithmetic "relay": clamp(round(x * (input_scale / output_scale)) + output_zero_point) in compute_dtype.
+      arithmetic "relay": in compute_dtype "float32" or "float64"
+        clamp(round(x * (input_scale / output_scale) + output_zero_point)), every operation rounded; in "int64"
+        clamp(round(x * (input_scale / output_scale)) + output_zero_point) with a fixed point ratio of 31 bits.
       "accumulator" (fbgemm, qnnpack), in float32, rne = round half to even:
         clamp(rne(fma(addend, addend_factor, x) * multiplier) + output_zero_point)
       "real" (onednn), in float32, every operation rounded:
@@ -218,7 +228,7 @@ def requantize(
     that
     the engine computes from the scales (numerics.py), in its order of operations. The scales stay as the op's meaning.
     rounding of "relay": "UPWARD" (floor(v + 0.5)), "TONEAREST" (half away from zero) or "TONEAREST_EVEN" (ours).
-    "None" means Relay's defaults on x86: UPWARD and float32.
+    "None" asks qnn.requantize_config when the op is canonicalized; the extensions are TONEAREST_EVEN in float32.
     In stock Relay the addend becomes an int32 bias_add before the op, and the rest TONEAREST of the ratio of the
     scales: a
     code differs where the value lies within a few float32 roundings of a tie.
@@ -237,8 +247,10 @@ def requantize(
         },
         {
             "axis": axis,
-            "rounding": "UPWARD" if rounding == "None" else rounding,
-            "compute_dtype": "float32" if compute_dtype == "None" else compute_dtype,
+            "rounding": rounding,
+            "compute_dtype": "float32"
+            if (arithmetic, compute_dtype) != ("relay", UNSET) and compute_dtype == UNSET
+            else compute_dtype,
             "arithmetic": arithmetic,
             "out_dtype": out_dtype,
         },

@@ -68,7 +68,7 @@ def _mul(a: Any, b: Any) -> Any:
 
 
 def _avg_pool(x: Any) -> Any:
-    return qnn.avg_pool2d(x, 0.5, 7, 0.5, 7, (2, 3), (1, 1), (0, 1), arithmetic="scaled", factor=1 / 6)
+    return qnn.avg_pool2d(x, 0.5, 7, 0.5, 7, (2, 3), (1, 1), (0, 1), layout="NCHW", arithmetic="scaled", factor=1 / 6)
 
 
 def _square(x: Any) -> Any:

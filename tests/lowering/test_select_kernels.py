@@ -142,7 +142,7 @@ def _max_pool(x: Any, **options: Any) -> Any:
 
 
 def _quantize(x: Any, **options: Any) -> Any:
-    return qnn.quantize(x, 0.05, 60, out_dtype="uint8", **options)
+    return qnn.quantize(x, 0.05, 60, out_dtype="uint8", **({"arithmetic": "fused"} | options))
 
 
 def _to_last(x: Any) -> Any:

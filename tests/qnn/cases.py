@@ -130,7 +130,9 @@ def _pool(name: str, kernel: int, arithmetic: str, factor: float) -> Case:
 
     def body(x: Any) -> Any:
         window = (kernel, kernel)
-        return qnn.avg_pool2d(x, 0.5, 7, 0.5, 7, window, window, (0, 0), arithmetic=arithmetic, factor=factor)
+        return qnn.avg_pool2d(
+            x, 0.5, 7, 0.5, 7, window, window, (0, 0), layout="NCHW", arithmetic=arithmetic, factor=factor
+        )
 
     def expected(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         if arithmetic == "quotient":
@@ -174,7 +176,7 @@ CASES = (
     Case(
         "quantize",
         {"x": FLOATS},
-        lambda x: qnn.quantize(x, Y_SCALE, Y_ZERO_POINT, out_dtype="uint8"),
+        lambda x: qnn.quantize(x, Y_SCALE, Y_ZERO_POINT, out_dtype="uint8", arithmetic="fused"),
         lambda x: numerics.quantize_f32(x, Y),
     ),
     Case(
@@ -320,7 +322,7 @@ CASES = (
     Case(
         "quantize_run_time",
         {"x": FLOATS, "s": np.asarray(0.043, np.float32), "z": np.asarray(77, np.int32)},
-        lambda x, s, z: qnn.quantize(x, s, z, out_dtype="uint8"),
+        lambda x, s, z: qnn.quantize(x, s, z, out_dtype="uint8", arithmetic="fused"),
         lambda x, s, z: numerics.quantize_f32(x, PerTensor(float(s), int(z), "uint8")),
     ),
     Case(

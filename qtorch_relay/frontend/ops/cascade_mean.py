@@ -36,7 +36,7 @@ def emit_cascade_mean(context: ImportContext, value: QuantizedValue) -> Quantize
             parts.append(context.emit(total(columns)))
     joined = parts[0] if len(parts) == 1 else context.emit(relax.op.concat(parts, axis=1))
     mean = context.emit(relax.op.divide(joined, relax.const(float(pixels), "float32")))
-    codes = context.emit(quantize(mean, qparams.scale, qparams.zero_point, out_dtype=qparams.dtype))
+    codes = context.emit(quantize(mean, qparams.scale, qparams.zero_point, out_dtype=qparams.dtype, arithmetic="fused"))
     return value.with_expr(context.emit(relax.op.reshape(codes, (batch, channels, 1, 1)), "mean"))
 
 

@@ -1,13 +1,14 @@
-"""Canonicalization of add, mul and concatenate."""
+"""Canonicalization of add, subtract, mul and concatenate."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from qtorch_relay._tvm import constant_array, relax
-from qtorch_relay.qnn.op_def import Expr, Operands
+from qtorch_relay.qnn.binary import side_axis
+from qtorch_relay.qnn.op_def import Expr, Operands, static_shape
 from qtorch_relay.qnn.transform.rules.common import (
     canonicalization,
     cast,
@@ -17,7 +18,13 @@ from qtorch_relay.qnn.transform.rules.common import (
     saturate,
     shifted,
 )
+from qtorch_relay.qnn.transform.rules.relay import Parameters, requantize, requantize_or_upcast, saturate_int
 from qtorch_relay.qparams import code_range
+
+
+def side_parameters(operands: Operands, side: str) -> Parameters:
+    """Returns the parameters of lhs or rhs with their axis."""
+    return Parameters.of(operands, side, side_axis(operands, side))
 
 
 @canonicalization("qnn.add")
@@ -32,13 +39,32 @@ def add(operands: Operands) -> Expr:
         return saturate(round_value(scaled, rounding), output_zero_point, dtype)
     if operands.attrs["arithmetic"] == "fixed_point":
         return _add_fixed_point(operands, output_zero_point, dtype)
-    sides = []
-    for side in ("lhs", "rhs"):
-        codes = shifted(operands[side], operands.constant(f"{side}_zero_point"), 0, 0)
-        ratio = operands.scalar(f"{side}_scale") / output_scale
-        scaled = relax.op.multiply(cast(codes, "float32"), constant(ratio, "float32"))
-        sides.append(round_value(scaled, rounding))
-    return saturate(relax.op.add(*sides), output_zero_point, dtype)
+    return _relay_sum(operands, relax.op.add, relax.op.subtract)
+
+
+@canonicalization("qnn.subtract")
+def subtract(operands: Operands) -> Expr:
+    """Relay's difference, the only arithmetic that the op has."""
+    return _relay_sum(operands, relax.op.subtract, relax.op.add)
+
+
+def _relay_sum(operands: Operands, combine: Callable[..., Expr], correct: Callable[..., Expr]) -> Expr:
+    """Each side requantized to the output's parameters in int32, combined, the zero point corrected, clamped."""
+    target = Parameters.of(operands, "output")
+    sides = [
+        requantize_or_upcast(
+            operands[side],
+            len(operands.shape(side)),
+            side_parameters(operands, side),
+            target,
+            operands.attrs["rounding"],
+        )
+        for side in ("lhs", "rhs")
+    ]
+    total = combine(*sides)
+    if target.zero_point.any():
+        total = correct(total, constant(target.zero_point.reshape(()), "int32"))
+    return saturate_int(total, operands.dtype("lhs"))
 
 
 def _add_fixed_point(operands: Operands, output_zero_point: int, dtype: str) -> Expr:
@@ -81,14 +107,28 @@ def _dequantize_fused(operands: Operands, side: str) -> Expr:
 @canonicalization("qnn.mul")
 def mul(operands: Operands) -> Expr:
     """round(float((qa - za) * (qb - zb)) * multiplier) + zy; the product has at most 17 bits."""
+    if operands.attrs["arithmetic"] == "relay":
+        return _relay_product(operands)
     sides = [shifted(operands[side], operands.constant(f"{side}_zero_point"), 0, 0) for side in ("lhs", "rhs")]
-    if operands.attrs["arithmetic"] == "float32":
-        ratio = operands.scalar("multiplier")
-    else:
-        ratio = operands.scalar("lhs_scale") * operands.scalar("rhs_scale") / operands.scalar("output_scale")
     product = cast(relax.op.multiply(*sides), "float32")
-    rounded = round_value(relax.op.multiply(product, constant(ratio, "float32")), operands.attrs["rounding"])
+    scaled = relax.op.multiply(product, constant(operands.scalar("multiplier"), "float32"))
+    rounded = round_value(scaled, operands.attrs["rounding"])
     return saturate(rounded, int(operands.scalar("output_zero_point")), operands.dtype("lhs"))
+
+
+def _relay_product(operands: Operands) -> Expr:
+    """The product of the shifted codes, requantized from the product of the scales (float32)."""
+    rank = len(static_shape(operands.call))
+    lhs, rhs = (side_parameters(operands, side) for side in ("lhs", "rhs"))
+    sides = [
+        shifted(operands[side], parameters.zero_point, len(operands.shape(side)), parameters.axis)
+        for side, parameters in (("lhs", lhs), ("rhs", rhs))
+    ]
+    axis = rhs.axis if lhs.scale.size == 1 else lhs.axis
+    source = Parameters(lhs.scale * rhs.scale, np.zeros((), np.int32), axis)
+    rounding = operands.attrs["rounding"]
+    target = Parameters.of(operands, "output")
+    return requantize(relax.op.multiply(*sides), rank, source, target, operands.dtype("lhs"), rounding)
 
 
 @canonicalization("qnn.concatenate")
@@ -98,22 +138,16 @@ def concatenate(operands: Operands) -> Expr:
     if operands.attrs["arithmetic"] == "lookup":
         pieces = [look_up(data, table) for data, table in zip(fields, operands.constant("tables"), strict=True)]
     else:
-        scales, zero_points = operands["input_scales"].fields, operands["input_zero_points"].fields
+        target = Parameters.of(operands, "output")
+        groups = (fields, operands["input_scales"].fields, operands["input_zero_points"].fields)
         pieces = [
-            _requantize(operands, data, _number(scale), _number(zero_point))
-            for data, scale, zero_point in zip(fields, scales, zero_points, strict=True)
+            _requantize_field(data, Parameters(constant_array(scale), constant_array(zero_point)), target)
+            for data, scale, zero_point in zip(*groups, strict=True)
         ]
     return relax.op.concat(pieces, axis=operands.attrs["axis"])
 
 
-def _number(expr: Expr) -> Any:
-    return constant_array(expr).reshape(-1)[0]
-
-
-def _requantize(operands: Operands, data: Expr, scale: Any, zero_point: Any) -> Expr:
-    output_scale, output_zero_point = operands.scalar("output_scale"), int(operands.scalar("output_zero_point"))
-    if scale == output_scale and int(zero_point) == output_zero_point:
+def _requantize_field(data: Expr, source: Parameters, target: Parameters) -> Expr:
+    if source.equal(target):
         return data
-    value = cast(shifted(data, np.asarray(zero_point), 0, 0), "float32")
-    scaled = relax.op.multiply(value, constant(scale / output_scale, "float32"))
-    return saturate(round_value(scaled, "UPWARD"), output_zero_point, str(data.ty.dtype))
+    return requantize(data, len(static_shape(data)), source, target, str(data.ty.dtype))

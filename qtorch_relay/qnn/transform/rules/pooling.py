@@ -20,19 +20,27 @@ from qtorch_relay.qnn.transform.rules.common import (
     saturate,
     shifted,
 )
+from qtorch_relay.qnn.transform.rules.relay import Parameters, requantize_or_upcast, saturate_int
 
 
 @canonicalization("qnn.avg_pool2d")
 def avg_pool2d(operands: Operands) -> Expr:
-    """Window sums of codes less the zero point, scaled and rounded."""
+    """Window sums of codes less the zero point, scaled and rounded; or Relay's integer average."""
+    if operands.attrs["arithmetic"] == "relay":
+        return _relay_avg_pool2d(operands)
     arithmetic, dtype = operands.attrs["arithmetic"], operands.dtype("data")
     zero_point = int(operands.scalar("input_zero_point"))
     of_codes = arithmetic in ("codes", "quotient")
     codes = cast(operands["data"], "int32")
     if not of_codes:
         codes = shifted(operands["data"], operands.constant("input_zero_point"), 0, 0)
-    total = cast(_window_sums(operands, codes), "float32")
-    factor = _factor(operands)
+    return mean_of_sums(_window_sums(operands, codes), _factor(operands), arithmetic, zero_point, dtype)
+
+
+def mean_of_sums(total: Expr, factor: np.ndarray[Any, Any], arithmetic: str, zero_point: int, dtype: str) -> Expr:
+    """Returns the codes of means, from integer sums and a float32 factor that broadcasts; arithmetic as in
+    qnn.avg_pool2d."""
+    total = cast(total, "float32")
     if arithmetic == "codes":
         return saturate(round_value(relax.op.multiply(total, constant(factor, "float32")), "TONEAREST_EVEN"), 0, dtype)
     if arithmetic == "quotient":
@@ -47,6 +55,24 @@ def avg_pool2d(operands: Operands) -> Expr:
         wide = constant(factor.astype(np.float64).reshape(factor.shape or (1,)), "float64")
         mean = relax.op.add(product(total, wide), z)
     return saturate(round_value(mean, "TONEAREST_EVEN"), 0, dtype)
+
+
+def _relay_avg_pool2d(operands: Operands) -> Expr:
+    """Codes of the output's parameters in int32, averaged by TVM's integer pool, which truncates, and clamped."""
+    attrs = operands.attrs
+    source, target = Parameters.of(operands, "input"), Parameters.of(operands, "output")
+    codes = requantize_or_upcast(operands["data"], 4, source, target)
+    mean = relax.op.nn.avg_pool2d(
+        codes,
+        attrs["pool_size"],
+        attrs["strides"],
+        attrs["padding"],
+        attrs["dilation"],
+        attrs["ceil_mode"],
+        attrs["count_include_pad"],
+        attrs["layout"],
+    )
+    return saturate_int(mean, operands.dtype("data"))
 
 
 def _factor(operands: Operands) -> np.ndarray[Any, Any]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.qnn.op_def import Expr, Operands, is_run_time
+from qtorch_relay.qnn.transform.rules import relay
 from qtorch_relay.qnn.transform.rules.common import (
     canonicalization,
     cast,
@@ -28,9 +29,12 @@ from qtorch_relay.qnn.transform.rules.wide_codes import centered_int32, quantize
 
 @canonicalization("qnn.quantize")
 def quantize(operands: Operands) -> Expr:
-    """rne(data * (1 / scale) + zero_point), clamped; NaN becomes the highest code, as in PyTorch."""
+    """The arithmetic that the call asks for, see qnn.quantize."""
     rank, axis = rank_and_axis(operands)
     data = operands["data"]
+    if operands.attrs["arithmetic"] == "relay":
+        scale, point = (operand_along(operands, f"output_{name}", rank, axis) for name in ("scale", "zero_point"))
+        return relay.quantize(data, scale, point, operands.attrs["out_dtype"])
     inverse_scale = _inverse_scale(operands, rank, axis)
     zero_point = cast(operand_along(operands, "output_zero_point", rank, axis), "float32")
     if operands.attrs["arithmetic"] == "rounded":
@@ -61,11 +65,18 @@ def dequantize(operands: Operands) -> Expr:
         return relax.op.add(scaled, operand_along(operands, "addend", rank, axis))
     scale = operand_along(operands, "input_scale", rank, axis)
     if arithmetic == "relay":
-        return relax.op.multiply(real, scale)
+        return _as_out_dtype(relax.op.multiply(real, scale), operands.attrs["out_dtype"])
     addend = operand_along(operands, "addend", rank, axis)
     if arithmetic == "fused":
         return fused_multiply_add((real, scale), addend)
     return relax.op.add(rounded_product(real, scale), addend)
+
+
+def _as_out_dtype(real: Expr, dtype: str) -> Expr:
+    if dtype == "float32":
+        return real
+    greatest = float(np.finfo(dtype).max)
+    return relax.op.astype(relax.op.clip(real, -greatest, greatest), dtype)
 
 
 @canonicalization("qnn.requantize")
@@ -73,17 +84,15 @@ def requantize(operands: Operands) -> Expr:
     """The arithmetic that the call asks for, see qnn.requantize."""
     attrs = operands.attrs
     rank, axis = rank_and_axis(operands)
+    if attrs["arithmetic"] == "relay":
+        source, target = relay.Parameters.of(operands, "input", axis), relay.Parameters.of(operands, "output")
+        modes = (attrs["rounding"], attrs["compute_dtype"])
+        return relay.requantize(operands["data"], rank, source, target, attrs["out_dtype"], *modes)
     output_zero_point = int(operands.scalar("output_zero_point"))
-    compute = attrs["compute_dtype"]
-    value = cast(shifted(operands["data"], operands.constant("input_zero_point"), rank, axis), compute)
+    value = cast(shifted(operands["data"], operands.constant("input_zero_point"), rank, axis), "float32")
     if attrs["arithmetic"] == "accumulator":
         return _requantize_accumulator(operands, value, rank, axis, output_zero_point)
-    if attrs["arithmetic"] == "real":
-        return _requantize_real(operands, value, rank, axis, output_zero_point)
-    output_scale = operands.scalar("output_scale").astype(compute)
-    ratio = per_axis(operands.constant("input_scale").astype(compute) / output_scale, rank, axis, compute)
-    rounded = round_value(relax.op.multiply(value, ratio), attrs["rounding"])
-    return saturate(rounded, output_zero_point, attrs["out_dtype"])
+    return _requantize_real(operands, value, rank, axis, output_zero_point)
 
 
 def _requantize_accumulator(operands: Operands, value: Expr, rank: int, axis: int, zero_point: int) -> Expr:
