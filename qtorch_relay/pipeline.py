@@ -10,20 +10,27 @@ import numpy as np
 
 from qtorch_relay import target as target_table
 from qtorch_relay._tvm import relax, tvm
+from qtorch_relay.capture.inputs import dimension_names as dimension_names_of
+from qtorch_relay.capture.inputs import parse_input_infos
 from qtorch_relay.capture.torchscript import from_torch
 from qtorch_relay.errors import FloatModelWarning, InvalidInputError, PortablePathWarning
 from qtorch_relay.frontend.importer import ENGINE_ATTRIBUTE, ImportedModule, import_graph
 from qtorch_relay.frontend.interface import read_interface
 from qtorch_relay.frontend.pair import import_pair
+from qtorch_relay.generalize import dimension_names, generalize, instantiate, same_params
 from qtorch_relay.lowering.channels_last import convert_to_channels_last
 from qtorch_relay.lowering.lift_constants import lift_constants
 from qtorch_relay.lowering.rebuild import bindings_of, op_name
-from qtorch_relay.lowering.select_kernels import SelectionReport, select_kernels
+from qtorch_relay.lowering.select_kernels import Samples, SelectionReport, select_kernels
 from qtorch_relay.qnn.transform import CanonicalizeOps
 from qtorch_relay.qnn.verify import verify
 from qtorch_relay.runtime.build import build
 from qtorch_relay.runtime.compiled_model import CompiledModel
 from qtorch_relay.target import Target
+
+# Sizes for which a model with a named dimension is imported and lowered; three points prove that shapes grow evenly.
+IMPORTED_SIZES = (2, 3, 1)
+LOWERED_SIZES = (2, 3)
 
 
 def from_pytorch(
@@ -49,9 +56,28 @@ def from_pytorch(
         raise InvalidInputError(
             "strict=False is reserved for leaving parts to PyTorch and not available yet; pass strict=True"
         )
-    imported = import_graph(from_torch(model, input_infos, engine))
-    verify(imported.mod)
+    imported = import_model(model, input_infos, engine)
     return imported.mod, {name: tvm.runtime.tensor(array) for name, array in imported.params.items()}
+
+
+def import_model(model: Any, input_infos: Any, engine: str | None = None) -> ImportedModule:
+    """Returns the imported module of a PyTorch model; arguments as in from_pytorch.
+
+    A model with a named dimension is imported for three sizes of it, 1 among them; the three must be one program.
+    """
+    names = dimension_names_of(parse_input_infos(input_infos))
+    if not names:
+        imported = import_graph(from_torch(model, input_infos, engine))
+        verify(imported.mod)
+        return imported
+    if len(names) > 1:
+        raise InvalidInputError(f"the sizes {', '.join(names)} are names; one can be, give the others as numbers")
+    found = [import_graph(from_torch(model, input_infos, engine, {names[0]: size})) for size in IMPORTED_SIZES]
+    for imported in found:
+        verify(imported.mod)
+    mod = generalize([imported.mod for imported in found], names[0], IMPORTED_SIZES)
+    same_params(names[0], [imported.params for imported in found])
+    return ImportedModule(mod, found[0].params, ())
 
 
 def compile(
@@ -75,9 +101,10 @@ def compile(
         warnings.warn(PortablePathWarning(resolved.name), stacklevel=2)
     if isinstance(model, tuple):
         imported = import_pair(model)
-        verify(imported.mod)
+        if not dimension_names(imported.mod):
+            verify(imported.mod)
     else:
-        imported = import_graph(from_torch(model, input_infos, engine))
+        imported = import_model(model, input_infos, engine)
         if not _has_codes(imported.mod):
             warnings.warn(FloatModelWarning(), stacklevel=2)
     return compile_imported(imported, resolved, kernels=kernels)
@@ -108,26 +135,60 @@ def lower(
 ) -> tuple[Any, dict[str, np.ndarray[Any, Any]], dict[str, Any]]:
     """Returns the module ready to be built, its weights, and a report of what became of the ops."""
     with target.to_tvm():
-        # 0. Weights become constants: kernels pack them, canonicalization folds their sums.
-        mod = relax.transform.BindParams("main", dict(imported.params))(imported.mod)
-        verify(mod)
-        report = {"path": "portable", "messages": _portable_messages(target, kernels)}
-        if kernels and target.kernels is not None:
-            # 1. Channels last, the layout of the kernels.
-            mod = convert_to_channels_last(mod)
-            verify(mod)
-            # 2. Kernels in place of what they compute, constants packed.
-            mod, selection = select_kernels(mod, target.kernels)
-            verify(mod)
-            report = _kernel_report(selection)
-        # 3. What is left becomes plain Relax, then TVM's generic code, fused.
-        mod = CanonicalizeOps()(mod)
+        # 0 to 3. QNN ops become kernels and plain Relax.
+        mod, report = _to_plain_relax(imported, target, kernels=kernels)
+        # 4. Plain Relax becomes TVM's generic code, fused.
         mod = generic_passes()(mod)
-        # 4. Constants leave the code.
+        # 5. Constants leave the code.
         mod, weights = lift_constants(mod)
-        # 5. Memory is planned, calls become those of the virtual machine.
+        # 6. Memory is planned, calls become those of the virtual machine.
         mod = machine_passes()(mod)
     return mod, weights, report
+
+
+def _to_plain_relax(imported: ImportedModule, target: Target, *, kernels: bool) -> tuple[Any, dict[str, Any]]:
+    """Returns a module without qnn ops, and what became of them.
+
+    A module with a named dimension is lowered for two sizes of it; the two results make the one for every size.
+    """
+    isa = target.kernels if kernels else None
+    name = next(iter(dimension_names(imported.mod)), None)
+    if name is None:
+        mod, selection = _lower_qnn(imported.mod, imported.params, isa, None)
+        return mod, _report(selection, target, kernels)
+    mods = [instantiate(imported.mod, {name: size}) for size in LOWERED_SIZES]
+    generic: frozenset[int] = frozenset()
+    while True:
+        samples = [Samples(size, generic) for size in LOWERED_SIZES]
+        lowered = [_lower_qnn(mod, imported.params, isa, count) for mod, count in zip(mods, samples, strict=True)]
+        first, second = ({} if selection is None else selection.specs for _, selection in lowered)
+        differing = {number for number in {*first, *second} if first.get(number) != second.get(number)}
+        if not differing:
+            break
+        generic |= differing
+    report = _report(lowered[0][1], target, kernels)
+    if lowered[0][1] is not None:
+        report["messages"].insert(0, f"{name} is any size: kernels compute one sample after the other")
+    return generalize([mod for mod, _ in lowered], name, LOWERED_SIZES), report
+
+
+def _lower_qnn(
+    mod: Any, params: dict[str, np.ndarray[Any, Any]], isa: str | None, samples: Samples | None
+) -> tuple[Any, SelectionReport | None]:
+    """Returns a module of fixed shapes without qnn ops, and which kernels were selected if any are wanted."""
+    # 0. Weights become constants: kernels pack them, canonicalization folds their sums.
+    mod = relax.transform.BindParams("main", dict(params))(mod)
+    verify(mod)
+    selection = None
+    if isa is not None:
+        # 1. Channels last, the layout of the kernels.
+        mod = convert_to_channels_last(mod)
+        verify(mod)
+        # 2. Kernels in place of what they compute, constants packed.
+        mod, selection = select_kernels(mod, isa, samples)
+        verify(mod)
+    # 3. What is left becomes plain Relax.
+    return CanonicalizeOps()(mod), selection
 
 
 def generic_passes() -> Any:
@@ -178,7 +239,9 @@ def _portable_messages(target: Target, kernels: bool) -> list[str]:
     return [str(PortablePathWarning(target.name))]
 
 
-def _kernel_report(selection: SelectionReport) -> dict[str, Any]:
+def _report(selection: SelectionReport | None, target: Target, kernels: bool) -> dict[str, Any]:
+    if selection is None:
+        return {"path": "portable", "messages": _portable_messages(target, kernels)}
     return {
         "path": "kernels",
         "kernels": dict(selection.kernels),

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from qtorch_relay._tvm import IRBuilder, PrimFunc, T
+from qtorch_relay._tvm import IRBuilder, PrimFunc, T, tvm
 
 Expr: TypeAlias = Any
 Buffer: TypeAlias = Any
 BufferDecl: TypeAlias = tuple[str, tuple[int, ...], str]
+
+
+# The number of inputs of the kernels that are built for any number of samples; None: kernels are built for one.
+_repeated_inputs: ContextVar[int | None] = ContextVar("repeated_inputs", default=None)
+
+
+@contextmanager
+def for_each_sample(inputs: int) -> Iterator[None]:
+    """Makes the kernels built within the block take any number of samples, one after the other.
+
+    inputs: how many of a kernel's arguments come before its constants. They and the output get a first dimension of
+    any size, of which the kernel's own is one sample.
+    """
+    token = _repeated_inputs.set(inputs)
+    try:
+        yield
+    finally:
+        _repeated_inputs.reset(token)
 
 
 def prim_func(name: str, arguments: Sequence[BufferDecl], body: Callable[..., None]) -> PrimFunc:
@@ -19,6 +39,9 @@ def prim_func(name: str, arguments: Sequence[BufferDecl], body: Callable[..., No
 
     The arguments never overlap (tirx.noalias): a kernel's output is never one of its inputs.
     """
+    inputs = _repeated_inputs.get()
+    if inputs is not None:
+        return _repeated(name, arguments, body, inputs)
     with IRBuilder() as builder, T.prim_func():
         T.func_name(name)
         T.func_attr({"tirx.noalias": True})
@@ -31,6 +54,31 @@ def prim_func(name: str, arguments: Sequence[BufferDecl], body: Callable[..., No
             for buffer, (_, shape, dtype) in zip(buffers, arguments, strict=True)
         ]
         body(*views)
+    return builder.get()
+
+
+def _repeated(name: str, arguments: Sequence[BufferDecl], body: Callable[..., None], inputs: int) -> PrimFunc:
+    """Returns what prim_func returns, in a loop over the samples: views begin where the sample does."""
+    sampled = [index < inputs or index == len(arguments) - 1 for index in range(len(arguments))]
+    # a first dimension of several rows a sample is a variable too: TVM binds variables, not expressions
+    firsts = {shape[0] for (_, shape, _), has_samples in zip(arguments, sampled, strict=True) if has_samples}
+    lengths = {first: tvm.tirx.Var("samples" if first == 1 else f"samples_by_{first}", "int64") for first in firsts}
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name(name)
+        T.func_attr({"tirx.noalias": True})
+        handles = [T.arg(argument, T.handle()) for argument, _, _ in arguments]
+        buffers = [
+            T.match_buffer(handle, (lengths[shape[0]], *shape[1:]) if has_samples else shape, dtype)
+            for handle, (_, shape, dtype), has_samples in zip(handles, arguments, sampled, strict=True)
+        ]
+        first = min(lengths)
+        with T.serial(0, lengths[first] if first == 1 else tvm.tirx.floordiv(lengths[first], first)) as sample:
+            views = []
+            for buffer, (_, shape, dtype), has_samples in zip(buffers, arguments, sampled, strict=True):
+                size = int(np.prod(shape))
+                start = sample * size if has_samples else None
+                views.append(T.decl_buffer((size,), dtype, data=buffer.data, elem_offset=start))
+            body(*views)
     return builder.get()
 
 

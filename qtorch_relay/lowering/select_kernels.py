@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from qtorch_relay._tvm import Call, relax
 from qtorch_relay.errors import UnsupportedQuantSchemeError
 from qtorch_relay.kernels import NoKernelError, select
+from qtorch_relay.kernels.samples import of_one_sample
+from qtorch_relay.kernels.tir import for_each_sample
 from qtorch_relay.lowering.match import KernelCall, Program, match_conv2d, match_dense
 from qtorch_relay.lowering.match_pointwise import (
     match_add,
@@ -28,29 +30,47 @@ OPAQUE = 8  # TVM's kOpaque operator pattern: no generic pass fuses into or rewr
 
 @dataclass
 class SelectionReport:
-    """What was selected: how many calls of each kernel, and for each op left to generic code the reason."""
+    """What was selected: how many calls of each kernel, and for each op left to generic code the reason.
+
+    specs: what was built for each call, by the number of the binding whose value it gives.
+    """
 
     kernels: Counter[str] = field(default_factory=Counter)
     refused: list[tuple[str, str]] = field(default_factory=list)
+    specs: dict[int, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Says that kernels are wanted for any number of samples; in this program there are `count`.
+
+    generic: the numbers of bindings that are left to generic code, since they do not work sample by sample.
+    """
+
+    count: int
+    generic: frozenset[int] = frozenset()
 
 
 # (program, binding) -> the kernel call, a reason why not, or None if nothing is to be said
 Matcher = Callable[[Program, Any], KernelCall | str | None]
 
 
-def select_kernels(mod: Any, isa: str) -> tuple[Any, SelectionReport]:
+def select_kernels(mod: Any, isa: str, samples: Samples | None = None) -> tuple[Any, SelectionReport]:
     """Returns mod with kernel calls for an ISA in place of the ops they do, and a report of what became what.
+
+    samples: None takes kernels for the shapes in mod; else for any number of samples along the first dimension.
 
     Before: c = qnn.conv2d(x, w, ...); r = qnn.requantize(c, ..., bias); y = R.maximum(r, 3)
     After:  y = R.call_tir(conv2d_..., (x, packed w, init, scales, codes))
     """
     report = SelectionReport()
-    selected = rebuild_main(mod, lambda builder, main: _Emitter(builder, isa, report).emit(main))
+    selected = rebuild_main(mod, lambda builder, main: _Emitter(builder, isa, report, samples).emit(main))
     return selected, report
 
 
 class _Emitter:
-    def __init__(self, builder: Any, isa: str, report: SelectionReport) -> None:
+    def __init__(self, builder: Any, isa: str, report: SelectionReport, samples: Samples | None) -> None:
+        self.samples = samples
         self.builder = builder
         self.isa = isa
         self.report = report
@@ -61,6 +81,7 @@ class _Emitter:
     def emit(self, main: Any) -> Any:
         """Emits every binding of main, kernels in place of what they replace, and returns main's result."""
         program = Program(bindings_of(main), users_of(main))
+        self.number = {binding.var: number for number, binding in enumerate(program.bindings)}
         calls = self._plan(program)
         skipped = {binding.var for call in calls.values() for binding in call.inner}
         for binding in program.bindings:
@@ -91,25 +112,41 @@ class _Emitter:
 
     def _selectable(self, call: KernelCall) -> KernelCall | str:
         """Packs the call's constants, or returns why no kernel takes its spec or its numbers."""
+        number = self.number[call.result.var]
+        if self.samples is not None:
+            one = None if number in self.samples.generic else of_one_sample(call.spec, self.samples.count)
+            if one is None:
+                return "it does not work sample by sample along its first dimension"
+            call = replace(call, spec=one)
         try:
             kernel = select(self.isa, call.spec)
             self.constants[call.result.var] = kernel.pack(call.spec, *call.pack_arguments)
         except (NoKernelError, UnsupportedQuantSchemeError) as error:
             return str(error)
         self.report.kernels[kernel.name] += 1
+        self.report.specs[number] = call.spec
         return call
 
     def _kernel_call(self, call: KernelCall) -> Any:
         kernel = select(self.isa, call.spec)
         if call.spec not in self.functions:
-            function = kernel.build(call.spec).without_attr("global_symbol").with_attr("op_pattern", OPAQUE)
+            function = self._build(kernel, call).without_attr("global_symbol").with_attr("op_pattern", OPAQUE)
             self.functions[call.spec] = self.builder.add_func(function, kernel.name)
         constants = [relax.const(array, str(array.dtype)) for array in self.constants[call.result.var]]
         inputs = [self._renew(value) for value in call.inputs]
-        out_type = relax.TensorType(call.spec.out_shape, call.spec.out_dtype)
+        out_shape = tuple(call.spec.out_shape)
+        if self.samples is not None:
+            out_shape = (out_shape[0] * self.samples.count, *out_shape[1:])
+        out_type = relax.TensorType(out_shape, call.spec.out_dtype)
         expr = relax.call_tir(self.functions[call.spec], [*inputs, *constants], out_type)
         declared = static_shape(call.result.var)
-        return expr if declared == tuple(call.spec.out_shape) else relax.op.reshape(self.builder.emit(expr), declared)
+        return expr if declared == out_shape else relax.op.reshape(self.builder.emit(expr), declared)
+
+    def _build(self, kernel: Any, call: KernelCall) -> Any:
+        if self.samples is None:
+            return kernel.build(call.spec)
+        with for_each_sample(len(call.inputs)):
+            return kernel.build(call.spec)
 
     def _renew(self, expr: Any) -> Any:
         """Returns an old expression with the new variables."""
