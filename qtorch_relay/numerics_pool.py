@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay.engine_constants import qnnpack_mean_factor
+from qtorch_relay.layout import Layout
 from qtorch_relay.numerics import (
     F32,
     Codes,
@@ -21,6 +22,8 @@ from qtorch_relay.numerics import (
     quantize_f32,
     saturate,
 )
+from qtorch_relay.numerics_sum import sum_f32
+from qtorch_relay.numerics_windows import Windows, adaptive_windows, pool_windows, pooled_length
 from qtorch_relay.qparams import PerTensor, code_range
 
 
@@ -36,41 +39,11 @@ class Pool2d:
     count_include_pad: bool = True
 
 
-@dataclass(frozen=True, eq=False)
-class _Windows:
-    """Half-open windows of one spatial axis, clipped to the image, and their lengths with padding counted."""
-
-    start: npt.NDArray[np.int64]
-    stop: npt.NDArray[np.int64]
-    padded_length: npt.NDArray[np.int64]
-
-    @property
-    def length(self) -> npt.NDArray[np.int64]:
-        return self.stop - self.start
+def _pool_windows(size: int, pool: Pool2d, axis: int) -> Windows:
+    return pool_windows(size, pool.kernel[axis], pool.stride[axis], pool.padding[axis], ceil_mode=pool.ceil_mode)
 
 
-def _output_length(size: int, pool: Pool2d, axis: int) -> int:
-    """Returns the length of a pooled axis. Source: aten/src/ATen/native/Pool.h pooling_output_shape."""
-    stride, pad = pool.stride[axis], pool.padding[axis]
-    span = size + 2 * pad - pool.dilation[axis] * (pool.kernel[axis] - 1) - 1
-    count = (span + (stride - 1 if pool.ceil_mode else 0)) // stride + 1
-    return count - 1 if pool.ceil_mode and (count - 1) * stride >= size + pad else count
-
-
-def _pool_windows(size: int, pool: Pool2d, axis: int) -> _Windows:
-    begin = np.arange(_output_length(size, pool, axis)) * pool.stride[axis] - pool.padding[axis]
-    end = np.minimum(begin + pool.kernel[axis], size + pool.padding[axis])
-    return _Windows(np.maximum(begin, 0), np.minimum(end, size), end - begin)
-
-
-def _adaptive_windows(size: int, count: int) -> _Windows:
-    index = np.arange(count + 1)
-    edges = (index * size).astype(F32) / F32(count)
-    start, stop = np.floor(edges[:-1]).astype(np.int64), np.ceil(edges[1:]).astype(np.int64)
-    return _Windows(start, stop, stop - start)
-
-
-def _window_sums(codes: Codes, rows: _Windows, columns: _Windows) -> npt.NDArray[np.int64]:
+def _window_sums(codes: Codes, rows: Windows, columns: Windows) -> npt.NDArray[np.int64]:
     """Returns exact sums of codes [N, C, H, W] over the windows, [N, C, rows, columns]."""
     total = np.pad(codes.astype(np.int64), ((0, 0), (0, 0), (1, 0), (1, 0))).cumsum(2).cumsum(3)
     bands = total[:, :, rows.stop] - total[:, :, rows.start]
@@ -116,7 +89,7 @@ def adaptive_avg_pool2d(
     Source: AdaptiveAveragePooling.cpp, kernels/QuantizedOpKernels.cpp _qadaptive_avg_pool_kernel.
     """
     size = codes.shape[2:]
-    rows, columns = (_adaptive_windows(length, count) for length, count in zip(size, output_size, strict=True))
+    rows, columns = (adaptive_windows(length, count) for length, count in zip(size, output_size, strict=True))
     acc = _centered_sums(codes, qparams, rows, columns)
     divides = all(length % count == 0 for length, count in zip(size, output_size, strict=True))
     if engine == "qnnpack" and qparams.dtype == "uint8" and divides and size != tuple(output_size):
@@ -144,41 +117,13 @@ def mean_spatial(codes: Codes, qparams: PerTensor, engine: str, contiguous: bool
         return _average_qnnpack((total - count * qparams.zero_point).astype(F32), qparams, count)
     if contiguous:
         return saturate(np.rint(total.astype(F32) / F32(count)), qparams.dtype)
-    pixels = dequantize_f32(codes, qparams).reshape(*codes.shape[:2], count).transpose(2, 0, 1)
-    cut = codes.shape[1] // 32 * 32  # four AVX2 registers of channels at a time, then one register, then one channel
-    real = np.concatenate([_cascade_sum(pixels[..., :cut]), _interleaved_sum(pixels[..., cut:])], axis=1)
+    _, channels, _, width = codes.shape
+    strides = (channels * count, 1, width * channels, channels)
+    real = sum_f32(dequantize_f32(codes, qparams), Layout(codes.shape, strides), (2, 3))
     return quantize_f32(real / F32(count), qparams)
 
 
-def _cascade_sum(rows: Floats) -> Floats:
-    """Returns the float32 sum over axis 0; each 16 rows (more for long sums) add up before they join the next level."""
-    count, levels = len(rows), 4
-    power = max(4, (count - 1).bit_length() // levels)
-    acc = np.zeros((levels, *rows.shape[1:]), F32)
-    for index in range(1, count + 1):
-        acc[0] += rows[index - 1]
-        for level in range(1, levels):
-            if index % (1 << level * power):
-                break
-            acc[level] += acc[level - 1]
-            acc[level - 1] = 0
-    for level in range(1, levels):
-        acc[0] += acc[level]
-    total: Floats = acc[0]
-    return total
-
-
-def _interleaved_sum(rows: Floats) -> Floats:
-    """Returns the float32 sum over axis 0: four cascades over every fourth row, remaining rows joining the first."""
-    whole = len(rows) // 4 * 4
-    parts = [_cascade_sum(rows[first:whole:4]) for first in range(4)]
-    for row in rows[whole:]:
-        parts[0] = parts[0] + row
-    total: Floats = ((parts[0] + parts[1]) + parts[2]) + parts[3]
-    return total
-
-
-def _centered_sums(codes: Codes, qparams: PerTensor, rows: _Windows, columns: _Windows) -> Floats:
+def _centered_sums(codes: Codes, qparams: PerTensor, rows: Windows, columns: Windows) -> Floats:
     """Returns float(sum of (q - z)) over the windows; exact, as a window has fewer than 2**24 / 255 pixels."""
     offset = qparams.zero_point * np.multiply.outer(rows.length, columns.length)
     return (_window_sums(codes, rows, columns) - offset).astype(F32)
@@ -194,7 +139,17 @@ def max_pool2d(codes: Codes, pool: Pool2d) -> Codes:
 
     Source: Pooling.cpp.
     """
-    height, width = (_output_length(size, pool, axis) for axis, size in enumerate(codes.shape[2:]))
+    height, width = (
+        pooled_length(
+            size,
+            pool.kernel[axis],
+            pool.stride[axis],
+            pool.padding[axis],
+            dilation=pool.dilation[axis],
+            ceil_mode=pool.ceil_mode,
+        )
+        for axis, size in enumerate(codes.shape[2:])
+    )
     # ceil_mode lets the last window reach at most stride - 1 beyond the padding
     edges = [(pad, pad + stride) for pad, stride in zip(pool.padding, pool.stride, strict=True)]
     padded = np.pad(codes, ((0, 0), (0, 0), *edges), constant_values=code_range(str(codes.dtype))[0])

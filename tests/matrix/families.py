@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tests.matrix import binary, dynamic, embedding, shapes
+from tests.matrix import binary, dynamic, embedding, pools, shapes, statistics
 from tests.matrix.case import Case
 
 FAMILIES: dict[str, Callable[[], Iterator[Case]]] = {
     "binary": binary.cases,
     "dynamic": dynamic.cases,
     "embedding": embedding.cases,
+    "pools": pools.cases,
     "shapes": shapes.cases,
+    "statistics": statistics.cases,
 }

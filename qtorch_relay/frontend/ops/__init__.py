@@ -16,12 +16,14 @@ from qtorch_relay.frontend.ops import (
     floating_select,
     linear,
     linear_dynamic,
+    max_pooling,
     packing,
     partition,
     pooling,
     quantize,
     scalar,
     shape,
+    statistics,
 )
 
 __all__ = [
@@ -40,10 +42,12 @@ __all__ = [
     "floating_select",
     "linear",
     "linear_dynamic",
+    "max_pooling",
     "packing",
     "partition",
     "pooling",
     "quantize",
     "scalar",
     "shape",
+    "statistics",
 ]
