@@ -39,7 +39,8 @@ def _out_type(operands: Operands) -> Any:
 def axis_length(operands: Operands, name: str = "data") -> int:
     """Returns the extent of an operand along the op's axis."""
     shape, axis = operands.shape(name), operands.attrs["axis"]
-    if not -len(shape) <= axis < max(len(shape), 1):
+    rank = max(len(shape), 1)
+    if not -rank <= axis < rank:
         raise VerifyError(f"{operands.op.name}: axis {axis} is outside a tensor of rank {len(shape)}")
     return shape[axis] if shape else 1
 
