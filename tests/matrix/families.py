@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tests.matrix import binary, dynamic, embedding, pools, shapes, statistics
+from tests.matrix import binary, dynamic, embedding, pools, quantize, shapes, statistics
 from tests.matrix.case import Case
 
 FAMILIES: dict[str, Callable[[], Iterator[Case]]] = {
@@ -12,6 +12,7 @@ FAMILIES: dict[str, Callable[[], Iterator[Case]]] = {
     "dynamic": dynamic.cases,
     "embedding": embedding.cases,
     "pools": pools.cases,
+    "quantize": quantize.cases,
     "shapes": shapes.cases,
     "statistics": statistics.cases,
 }
