@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import tvm
-from tvm import relax
+from tvm import relax, te
 from tvm.ir import Call, GenericConst, Op, make_node
 from tvm.ir.op import _ffi_api as _op_ffi
 from tvm.ir.op import register_op_attr
@@ -29,10 +29,13 @@ __all__ = [
     "is_constant",
     "mutator",
     "register_error",
+    "register_op_attr",
     "relax",
     "structural_equal",
     "target_has_feature",
+    "te",
     "tvm",
+    "update_type",
 ]
 
 TensorType = relax.TensorType

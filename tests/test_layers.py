@@ -22,9 +22,9 @@ NUMERICS = tuple(f"qtorch_relay.{path.stem}" for path in (ROOT / "qtorch_relay")
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("qtorch_relay._version", "qtorch_relay.errors", "qtorch_relay.layout"),
     ("qtorch_relay.qparams", "qtorch_relay.output_files", "qtorch_relay._tvm", "qtorch_relay.target"),
-    ("qtorch_relay.dimensions",),
+    ("qtorch_relay.dimensions", "qtorch_relay.tir_math"),
     ("qtorch_relay.generalize",),
-    ("qtorch_relay.numerics", *NUMERICS, "qtorch_relay.engine_constants"),
+    ("qtorch_relay.numerics", *NUMERICS, "qtorch_relay.engine_constants", "qtorch_relay.tir_ops"),
     ("qtorch_relay.runtime", "qtorch_relay.capture", "qtorch_relay.qnn", "qtorch_relay.kernels"),
     ("qtorch_relay.frontend", "qtorch_relay.lowering"),
     ("qtorch_relay.pipeline", "qtorch_relay.coverage"),

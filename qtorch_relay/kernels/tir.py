@@ -10,6 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from qtorch_relay._tvm import IRBuilder, PrimFunc, T, tvm
+from qtorch_relay.tir_math import fma as fma
+from qtorch_relay.tir_math import intrinsic as intrinsic
+from qtorch_relay.tir_math import rounded_product as rounded_product
 
 Expr: TypeAlias = Any
 Buffer: TypeAlias = Any
@@ -124,24 +127,6 @@ def as_u8(codes: Expr) -> Expr:
 def pick(value: Expr, lanes: Sequence[int]) -> Expr:
     """Returns the lanes with these numbers of a vector, as a vector."""
     return T.Shuffle([value], [T.int32(lane) for lane in lanes])
-
-
-def intrinsic(dtype: str, name: str, *arguments: Expr) -> Expr:
-    """Returns a call of a side-effect-free LLVM intrinsic."""
-    return T.call_llvm_pure_intrin(dtype, name, *arguments)
-
-
-def fma(a: Expr, b: Expr, c: Expr) -> Expr:
-    """Returns a * b + c rounded once."""
-    return intrinsic(str(c.ty.dtype), "llvm.fma", a, b, c)
-
-
-def rounded_product(a: Expr, b: Expr) -> Expr:
-    """Returns a * b rounded, whatever is done with it next.
-
-    TVM compiles with LLVM's AllowFPOpFusion::Fast, which would make one fma of a * b + c; the fence is no instruction.
-    """
-    return intrinsic(str(a.ty.dtype), "llvm.arithmetic.fence", a * b)
 
 
 def prefetch(buffer: Buffer, index: Expr) -> None:

@@ -5,7 +5,7 @@ Two facts shape the blocks:
   computed in float64 from a float64 tensor constant and cast to float32: exact product (24 + 24 bits <= 53), one
   rounding,
   and nothing left to contract.
-- Where PyTorch does fuse, the same sum is computed in float64 and rounded once.
+- Where PyTorch does fuse, the op torch.fma (tir_ops.py) says so.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from qtorch_relay._tvm import constant_array, is_constant, relax
 from qtorch_relay.qnn.op_def import Expr, Operands
 from qtorch_relay.qparams import code_range, is_identity
+from qtorch_relay.tir_ops import fma
 
 Rule = Callable[[Operands], Expr]
 RULES: dict[str, Rule] = {}
@@ -70,32 +71,8 @@ def operand_along(operands: Operands, name: str, rank: int, axis: int) -> Expr:
 
 
 def fused_multiply_add(factors: tuple[Expr, Expr], addend: Expr) -> Expr:
-    """Returns float32(factors[0] * factors[1] + addend) with one rounding, for float32 operands, on any target.
-
-    In float64 the product is exact and the sum s has an error e that TwoSum finds exactly, |e| <= ulp(s) / 2. Rounding
-    s to
-    float32 can go wrong only if the middle m of two neighbouring float32 lies within an ulp of s; then the neighbours
-    are the
-    float32 values of s moved an ulp down and up, s - m is 0 or at least an ulp, and the sign of (s - m) + e decides.
-    """
-    product64 = relax.op.multiply(*(cast(factor, "float64") for factor in factors))
-    addend64 = cast(addend, "float64")
-    total = relax.op.add(product64, addend64)
-    part = relax.op.subtract(total, product64)
-    error = relax.op.add(
-        relax.op.subtract(product64, relax.op.subtract(total, part)), relax.op.subtract(addend64, part)
-    )
-    ulp = relax.op.multiply(relax.op.abs(total), constant([2.0**-52], "float64"))
-    above, below = (cast(op(total, ulp), "float32") for op in (relax.op.add, relax.op.subtract))
-    neighbours = relax.op.add(cast(above, "float64"), cast(below, "float64"))
-    middle = relax.op.multiply(neighbours, constant([0.5], "float64"))
-    side = relax.op.add(relax.op.subtract(total, middle), error)
-    zero = constant([0.0], "float64")
-    # where above equals below, all three branches are that value
-    at_most = relax.op.where(relax.op.less(side, zero), below, cast(middle, "float32"))
-    rounded = relax.op.where(relax.op.greater(side, zero), above, at_most)
-    # an infinite sum has no error term: TwoSum gives NaN there
-    return relax.op.where(relax.op.isinf(total), cast(total, "float32"), rounded)
+    """Returns float32(factors[0] * factors[1] + addend) with one rounding, for float32 operands, on any target."""
+    return fma(*factors, addend)
 
 
 def shifted_operand(operands: Operands, name: str, zero_point: str, rank: int, axis: int) -> Expr:
