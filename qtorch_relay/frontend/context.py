@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -45,6 +45,7 @@ class ImportContext:
         self.params: dict[str, np.ndarray[Any, Any]] = {}
         self._param_vars: dict[str, Any] = {}
         self._param_of_array: dict[int, Any] = {}
+        self._derived: dict[int, np.ndarray[Any, Any]] = {}
         self._values: dict[str, Any] = {}
 
     # ---- values of the graph
@@ -176,6 +177,12 @@ class ImportContext:
         self._param_vars[unique] = var
         self._param_of_array[id(array)] = var
         return var
+
+    def derived_param(self, name: str, source: np.ndarray[Any, Any], make: Callable[[], np.ndarray[Any, Any]]) -> Any:
+        """Returns the parameter that holds what is made of an array of the model; it is made once of one array."""
+        if id(source) not in self._derived:
+            self._derived[id(source)] = make()
+        return self.param(name, self._derived[id(source)])
 
     @property
     def param_vars(self) -> list[Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tests.matrix import binary, dynamic, embedding, norms, pools, quantize, shapes, statistics
+from tests.matrix import binary, conv, dynamic, embedding, pools, quantize, shapes, statistics
 from tests.matrix.case import Case
 
 FAMILIES: dict[str, Callable[[], Iterator[Case]]] = {
     "binary": binary.cases,
+    "conv": conv.cases,
     "dynamic": dynamic.cases,
     "embedding": embedding.cases,
-    "norms": norms.cases,
     "pools": pools.cases,
     "quantize": quantize.cases,
     "shapes": shapes.cases,
