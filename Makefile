@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint format zoo bench clean
+.PHONY: help install demo test lint format zoo fuzz bench clean
 
 help:
 	@echo "make demo    train, quantize, compile and check a small CNN on real images (a minute after the first time)"
 	@echo "make test    all tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make zoo     every layer of the eight torchvision networks against PyTorch, all engines (long)"
+	@echo "make fuzz    random quantized networks against PyTorch, for MINUTES=10"
 	@echo "make bench   timings beside PyTorch's engines"
 	@echo "make clean   remove .venv and caches"
 
@@ -33,6 +34,10 @@ format: $(INSTALLED)
 
 zoo: $(INSTALLED)
 	$(BIN)/python -m accuracy_reports.zoo_report
+
+MINUTES ?= 10
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.compare_engines

@@ -1,0 +1,36 @@
+"""A drawn network through PyTorch and through ours."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+
+from accuracy_reports.compare import compare_layers
+from qtorch_relay.capture.engine import quantized_engine
+from qtorch_relay.capture.reference import run_reference
+from qtorch_relay.capture.torchscript import capture_model
+from qtorch_relay.errors import FloatModelWarning
+from qtorch_relay.frontend.importer import import_graph
+from qtorch_relay.pipeline import compile_imported
+from tests.fuzz.build import quantized
+from tests.fuzz.graph import Network
+
+
+def check(network: Network, target: Any) -> None:
+    """Raises AssertionError, with the first differing layer, if an output differs from PyTorch's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of torch.ao.quantization
+        warnings.simplefilter("ignore", FloatModelWarning)
+        with quantized_engine(network.engine), torch.no_grad():
+            module, image = quantized(network)
+            expected = module(image)
+        captured = capture_model(module, [image], network.engine)
+        compiled = compile_imported(import_graph(captured.graph), target)
+        for ours, theirs in zip(compiled.run_flat([image.numpy()]), expected, strict=True):
+            if not np.array_equal(ours, theirs.numpy(), equal_nan=True):
+                layers = compare_layers(captured, run_reference(captured, [image.numpy()]), [image.numpy()], target)
+                first = next((layer for layer in layers if layer.differing), "none when all layers are kept")
+                raise AssertionError(f"outputs differ; first differing layer: {first}")

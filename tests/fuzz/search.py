@@ -1,0 +1,27 @@
+"""Draws networks until one differs from PyTorch, then looks for the smallest that does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import HealthCheck, given, seed, settings
+
+from tests.fuzz.check import check
+from tests.fuzz.graph import Network, networks
+
+
+def search(count: int, number: int, target: Any, each: Callable[[], None] = lambda: None) -> None:
+    """Raises AssertionError with the smallest network found, as code, if one of count networks differs.
+
+    number: the seed. each is called after every network.
+    """
+
+    @seed(number)
+    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(networks())
+    def run(network: Network) -> None:
+        check(network, target)
+        each()
+
+    run()
