@@ -10,11 +10,11 @@ import numpy as np
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Block, Graph, Node
-from qtorch_relay.errors import UnsupportedOpError
 from qtorch_relay.frontend import ops as _ops  # noqa: F401  (fills the registry)
-from qtorch_relay.frontend.context import ImportContext, describe, location
+from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.interface import flatten_outputs, output_interface, write_interface
 from qtorch_relay.frontend.registry import find_converter
+from qtorch_relay.frontend.unsupported import refuse_unsupported
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 from qtorch_relay.qparams import PerTensor
 
@@ -53,7 +53,7 @@ def import_graph(graph: Graph, *, all_layers: bool = False) -> ImportedModule:
     all_layers: main returns every tensor of the graph, one per layer, instead of the model's outputs alone.
     Raises: UnsupportedOpError naming every op without a converter, with its source line.
     """
-    _refuse_unsupported(graph)
+    refuse_unsupported(graph, frozenset(STRUCTURAL))
     builder = relax.BlockBuilder()
     context = ImportContext(builder, graph.engine, graph.layouts)
     inputs = []
@@ -81,25 +81,6 @@ def import_graph(graph: Graph, *, all_layers: bool = False) -> ImportedModule:
         for i, (node, name, value) in enumerate(collected)
     )
     return ImportedModule(mod, context.params, layers if all_layers else ())
-
-
-def _refuse_unsupported(graph: Graph) -> None:
-    missing: dict[str, list[str]] = {}
-    for node in graph.walk():
-        if node.name not in STRUCTURAL and find_converter(node) is None:
-            missing.setdefault(node.op, []).append(location(node))
-    if not missing:
-        return
-    lines = []
-    for op, places in sorted(missing.items()):
-        known = [place for place in dict.fromkeys(places) if place]
-        shown = ";".join(known[:3]) + (f" and {len(known) - 3} more places" if len(known) > 3 else "")
-        lines.append(f"  {op} ({len(places)} times){shown}")
-    raise UnsupportedOpError(
-        "the model has ops that cannot be imported:\n"
-        + "\n".join(lines)
-        + "\n`qtorch-relay ops` lists what can; keep such parts in PyTorch, outside the imported module."
-    )
 
 
 def _convert_nodes(
