@@ -106,7 +106,8 @@ class _Generalizer:
                 raise self.different("a constant differs")
             return first
         if is_fixed(first):
-            return self.dimensions([[expr] for expr in exprs])[0]
+            made = self.dimensions([[expr] for expr in exprs])[0]
+            return first if isinstance(made, int) else made
         if isinstance(first, tvm.ir.GlobalVar):
             if len({expr.name_hint for expr in exprs}) != 1:
                 raise self.different(f"{first.name_hint} becomes {exprs[-1].name_hint}")

@@ -16,6 +16,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 TORCH_FOLDERS = ("qtorch_relay/capture", "qtorch_relay/demo", "calibration", "accuracy_reports")
 
 # One file per family of ops.
+TIR = ("qtorch_relay.tir_ops", "qtorch_relay.tir_qparams", "qtorch_relay.tir_recurrent")
 NUMERICS = tuple(f"qtorch_relay.{path.stem}" for path in (ROOT / "qtorch_relay").glob("numerics_*.py"))
 
 # A layer may import from itself and from what is listed before it, never from what comes after.
@@ -24,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("qtorch_relay.qparams", "qtorch_relay.output_files", "qtorch_relay._tvm", "qtorch_relay.target"),
     ("qtorch_relay.dimensions", "qtorch_relay.tir_math"),
     ("qtorch_relay.generalize",),
-    ("qtorch_relay.numerics", *NUMERICS, "qtorch_relay.engine_constants", "qtorch_relay.tir_ops"),
+    ("qtorch_relay.numerics", *NUMERICS, "qtorch_relay.engine_constants", *TIR),
     ("qtorch_relay.runtime", "qtorch_relay.capture", "qtorch_relay.qnn", "qtorch_relay.kernels"),
     ("qtorch_relay.frontend", "qtorch_relay.lowering"),
     ("qtorch_relay.pipeline", "qtorch_relay.coverage"),

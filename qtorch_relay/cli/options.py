@@ -15,7 +15,8 @@ Inputs: TypeAlias = Annotated[
     typer.Option(
         "--input",
         metavar="NAME:SHAPE[:DTYPE]",
-        help="An input of the model, such as x:1,3,224,224 or ids:1,128:int64. Once for each input.",
+        help="An input of the model, such as x:1,3,224,224 or ids:1,128:int64; x:n,3,224,224 takes any batch. "
+        "Once for each input.",
     ),
 ]
 Engine: TypeAlias = Annotated[
@@ -36,7 +37,7 @@ Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instea
 _EXAMPLE = "--input x:1,3,224,224 or --input ids:1,128:int64"
 
 
-def parse_inputs(model: Path, inputs: list[str] | None) -> list[tuple[str, tuple[tuple[int, ...], str]]]:
+def parse_inputs(model: Path, inputs: list[str] | None) -> list[tuple[str, tuple[tuple[int | str, ...], str]]]:
     """Returns input_infos as `qtorch_relay.from_pytorch` takes them.
 
     Raises:
@@ -50,12 +51,12 @@ def parse_inputs(model: Path, inputs: list[str] | None) -> list[tuple[str, tuple
     return [_parse_input(text) for text in inputs]
 
 
-def _parse_input(text: str) -> tuple[str, tuple[tuple[int, ...], str]]:
+def _parse_input(text: str) -> tuple[str, tuple[tuple[int | str, ...], str]]:
     name, *rest = text.split(":")
     if not name or len(rest) not in (1, 2):
         raise InvalidInputError(f"'{text}' is not NAME:SHAPE[:DTYPE]; write it as in {_EXAMPLE}")
     try:
-        shape = tuple(int(size) for size in rest[0].split(",") if rest[0])
+        shape = tuple(size if size.isidentifier() else int(size) for size in rest[0].split(",") if rest[0])
     except ValueError:
         raise InvalidInputError(
             f"'{text}' has the shape '{rest[0]}'; a shape is integers with commas, as in {_EXAMPLE}"
