@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint format zoo fuzz bench clean
+.PHONY: help install demo test lint format zoo zoo-fx fuzz bench clean
 
 help:
 	@echo "make demo    train, quantize, compile and check a small CNN on real images (a minute after the first time)"
 	@echo "make test    all tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make zoo     every layer of the eight torchvision networks against PyTorch, all engines (long)"
+	@echo "make zoo-fx  eleven more of them, quantized by FX, with floats between the codes (long)"
 	@echo "make fuzz    random quantized networks against PyTorch, for MINUTES=10"
 	@echo "make bench   timings beside PyTorch's engines"
 	@echo "make clean   remove .venv and caches"
@@ -34,6 +35,9 @@ format: $(INSTALLED)
 
 zoo: $(INSTALLED)
 	$(BIN)/python -m accuracy_reports.zoo_report
+
+zoo-fx: $(INSTALLED)
+	$(BIN)/python -m accuracy_reports.zoo_fx_report
 
 MINUTES ?= 10
 fuzz: $(INSTALLED)

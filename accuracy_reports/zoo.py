@@ -1,4 +1,4 @@
-"""Seeded quantized models to measure on: torchvision's eight quantizable networks.
+"""Seeded quantized models to measure on: torchvision's eight quantizable networks, and more of its classifiers by FX.
 
 Nothing is downloaded. The weights are random, but the networks behave like trained ones where it matters here: every
 layer keeps a spread of activations, so that rounding differences show instead of drowning in zeros or clipped codes.
@@ -24,6 +24,20 @@ IMAGE_SIZES = {
     "googlenet": 224,
     "inception_v3": 299,
     "shufflenet_v2_x1_0": 224,
+}
+# Networks that torchvision has no quantizable form of: only FX quantizes them.
+FX_IMAGE_SIZES = {
+    "alexnet": 224,
+    "vgg11_bn": 224,
+    "squeezenet1_1": 224,
+    "densenet121": 224,
+    "mnasnet1_0": 224,
+    "efficientnet_b0": 224,
+    "regnet_y_400mf": 224,
+    "mobilenet_v3_small": 224,
+    "convnext_tiny": 224,
+    "swin_t": 224,
+    "vit_b_16": 224,
 }
 FLOWS = ("eager", "fx")
 _HAS_AUX_LOGITS = ("googlenet", "inception_v3")
@@ -80,11 +94,12 @@ def quantized_model(
     transform_input: googlenet and inception_v3 only: renormalize the input in float before it is quantized.
     Raises: UnknownModelError if name or flow is unknown; EngineError if the engine is.
     """
-    if name not in IMAGE_SIZES:
-        raise UnknownModelError(f"model {name!r} is unknown; accepted are {', '.join(IMAGE_SIZES)}")
     if flow not in FLOWS:
         raise UnknownModelError(f"flow {flow!r} is unknown; accepted are {', '.join(FLOWS)}")
-    size = IMAGE_SIZES[name] if image_size is None else image_size
+    sizes = IMAGE_SIZES | FX_IMAGE_SIZES if flow == "fx" else IMAGE_SIZES
+    if name not in sizes:
+        raise UnknownModelError(f"model {name!r} is unknown; accepted are {', '.join(sizes)}")
+    size = sizes[name] if image_size is None else image_size
     with quantized_engine(engine) as engine_name, torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         module = _float_model(name, flow, transform_input)
@@ -111,10 +126,11 @@ def random_images(count: int, size: int, seed: int = 0) -> torch.Tensor:
 
 
 def randomize(module: torch.nn.Module, images: torch.Tensor) -> None:
-    """Gives batch norms random scales and shifts, and statistics near those of the images.
+    """Gives batch norms random scales and shifts, and statistics near those of the images; see also vary_parameters.
 
     Statistics that are random alone drift with depth: after 50 layers all codes are 0 or clipped.
     """
+    vary_parameters(module)
     norms = [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     for norm in norms:
         torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
@@ -133,6 +149,21 @@ def randomize(module: torch.nn.Module, images: torch.Tensor) -> None:
             norm.running_mean += 0.1 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)
             norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.8, 1.25)
     module.eval()
+
+
+def vary_parameters(module: torch.nn.Module) -> None:
+    """Gives parameters random values where all their elements are alike, as norms, biases and new heads have them.
+
+    Untouched, layer norms change nothing, ConvNeXt scales its blocks by 1e-6 and ViT's logits are all 0.
+    """
+    for name, parameter in module.named_parameters():
+        first = parameter.detach().flatten()[0]
+        if parameter.numel() == 1 or not bool((parameter == first).all()):
+            continue
+        if "layer_scale" in name or first == 1:
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+        else:
+            torch.nn.init.normal_(parameter, 0.0, 0.1)
 
 
 def _float_model(name: str, flow: str, transform_input: bool) -> torch.nn.Module:

@@ -24,7 +24,7 @@ from qtorch_relay.errors import OutputPathError
 from qtorch_relay.output_files import atomic_write, check_output_path
 
 if TYPE_CHECKING:
-    from accuracy_reports.compare import LayerComparison
+    from accuracy_reports.compare import Comparison, LayerComparison
 
 DIFFERS_STATUS = 1
 
@@ -108,7 +108,9 @@ def compare(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Compare every layer's codes with PyTorch's own. Exit status 1 if one differs.
+    """Compare every layer with PyTorch's own. Exit status 1 if a code differs, or a float by more than rounding.
+
+    A float layer reads PyTorch's floats and may differ by 32 float32 steps at its largest value (ulp).
 
     Example: qtorch-relay compare resnet18.pt --input x:1,3,224,224 --engine fbgemm
     """
@@ -129,21 +131,30 @@ def compare(
     else:
         print_table(
             f"{model.name}: engine {result.engine}, target {result.target}, {result.path}",
-            ("layer", "op", "compared", "shape", "elements>", "differ>", "largest difference>", "source"),
+            ("layer", "op", "compared", "shape", "elements>", "differ>", "largest difference>", "ulp>", "source"),
             [_cells(layer) for layer in (*result.layers, *result.outputs)],
         )
         for message in result.messages:
             note(message)
-        first = result.first_differing
-        print(
-            f"{result.differing} differing elements"
-            + ("" if first is None else f"; first in {first.scope or first.name} ({first.op}) {first.source}")
-        )
-    if result.differing:
+        for line in _summary(result):
+            print(line)
+    if result.wrong:
         raise typer.Exit(DIFFERS_STATUS)
 
 
+def _summary(result: Comparison) -> list[str]:
+    first = result.first_differing
+    where = "" if first is None else f"; first in {first.scope or first.name} ({first.op}) {first.source}"
+    lines = [f"{result.differing} differing elements{where}"]
+    if result.differing:
+        codes = sum(layer.differing for layer in result.layers if layer.kind == "codes")
+        wrong = ", ".join(f"{layer.scope or layer.name} ({layer.op})" for layer in result.wrong)
+        lines.append(f"{codes} codes differ; float layers differ by at most {result.largest_steps:.3g} ulp")
+        lines.append(f"beyond the rounding of floats: {wrong or 'none'}")
+    return lines
+
+
 def _cells(layer: LayerComparison) -> tuple[object, ...]:
-    largest = f"{layer.largest_difference:g}"
+    largest, steps = f"{layer.largest_difference:g}", f"{layer.steps:.3g}"
     name, shape = layer.scope or layer.name, list(layer.shape)
-    return name, layer.op, layer.kind, shape, layer.elements, layer.differing, largest, layer.source
+    return name, layer.op, layer.kind, shape, layer.elements, layer.differing, largest, steps, layer.source
