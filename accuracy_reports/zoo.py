@@ -104,6 +104,8 @@ def quantized_model(
         torch.manual_seed(seed)
         module = _float_model(name, flow, transform_input)
         images = random_images(calibration_images, size, seed)
+        if name in FX_IMAGE_SIZES:
+            vary_parameters(module)
         randomize(module, images)
         quantize = _quantize_eager if flow == "eager" else _quantize_fx
         return ZooModel(quantize(module, engine_name, qat, images), (1, 3, size, size))
@@ -126,11 +128,10 @@ def random_images(count: int, size: int, seed: int = 0) -> torch.Tensor:
 
 
 def randomize(module: torch.nn.Module, images: torch.Tensor) -> None:
-    """Gives batch norms random scales and shifts, and statistics near those of the images; see also vary_parameters.
+    """Gives batch norms random scales and shifts, and statistics near those of the images.
 
     Statistics that are random alone drift with depth: after 50 layers all codes are 0 or clipped.
     """
-    vary_parameters(module)
     norms = [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     for norm in norms:
         torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
