@@ -25,6 +25,7 @@ from qtorch_relay.capture.inputs import (
     parse_input_infos,
 )
 from qtorch_relay.capture.mutation import refuse_state, rename_mutated
+from qtorch_relay.capture.observers import drop_idle_observers
 from qtorch_relay.capture.passes import drop_messages, fold, inline, resolve_attributes
 from qtorch_relay.capture.provenance import SourceMap
 from qtorch_relay.capture.specialize import specialize
@@ -74,6 +75,7 @@ def capture_model(
         replace_inputs(torch_graph, arguments)
         specs = [spec for argument in arguments for spec in argument.leaves]
         fold(torch_graph, functionalize=False)
+        drop_idle_observers(torch_graph)
         refuse_state(torch_graph, sources)
         fold(torch_graph)
         drop_messages(torch_graph, sources)

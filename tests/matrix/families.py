@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tests.matrix import binary, conv, dynamic, embedding, pools, quantize, shapes, statistics
+from tests.matrix import (
+    binary,
+    conv,
+    decomposed,
+    dynamic,
+    embedding,
+    fake_quantize,
+    pools,
+    quantize,
+    shapes,
+    statistics,
+)
 from tests.matrix.case import Case
 
 FAMILIES: dict[str, Callable[[], Iterator[Case]]] = {
     "binary": binary.cases,
     "conv": conv.cases,
+    "decomposed": decomposed.cases,
     "dynamic": dynamic.cases,
     "embedding": embedding.cases,
+    "fake_quantize": fake_quantize.cases,
     "pools": pools.cases,
     "quantize": quantize.cases,
     "shapes": shapes.cases,
