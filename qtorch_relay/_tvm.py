@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import tvm
-from tvm import relax, te
+from tvm import relax, te, tirx
 from tvm.ir import Call, GenericConst, Op, make_node
 from tvm.ir.op import _ffi_api as _op_ffi
 from tvm.ir.op import register_op_attr
@@ -34,6 +34,7 @@ __all__ = [
     "structural_equal",
     "target_has_feature",
     "te",
+    "tirx",
     "tvm",
     "update_type",
 ]

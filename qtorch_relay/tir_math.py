@@ -8,11 +8,12 @@ public: tanh here is the correctly rounded one, which MKL's equals in 99.94 % of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from qtorch_relay._tvm import T
+from qtorch_relay._tvm import T, tirx
 
 Expr: TypeAlias = Any
 
@@ -48,6 +49,12 @@ def f64(value: float) -> Expr:
     return T.float64(value)
 
 
+def let(value: Expr, body: Callable[[Expr], Expr]) -> Expr:
+    """Returns body(value) with the value computed once: an expression is a tree, and grows with every use of a part."""
+    variable = tirx.Var("v", value.ty.dtype)
+    return tirx.Let(variable, value, body(variable))
+
+
 def exp_sleef(x: Expr) -> Expr:
     """Returns float32 exp(x) within 1 ulp as SLEEF's Sleef_expf16_u10 and Sleef_expf8_u10 compute it.
 
@@ -55,24 +62,31 @@ def exp_sleef(x: Expr) -> Expr:
     Source: SLEEF src/libm/sleefsimdsp.c xexpf.
     """
     q = T.nearbyint(rounded_product(x, f32(1.442695040888963407359924681001892137)))
-    s = fma(q, f32(-0.693145751953125), x)
-    s = fma(q, f32(-1.428606765330187045e-06), s)
-    u = f32(0.000198527617612853646278381)
-    for coefficient in (
-        0.00139304355252534151077271,
-        0.00833336077630519866943359,
-        0.0416664853692054748535156,
-        0.166666671633720397949219,
-        0.5,
-    ):
-        u = fma(u, s, f32(coefficient))
-    u = f32(1) + fma(rounded_product(s, s), u, s)
+    return let(x, lambda x: let(q, lambda q: _exp_sleef(x, q)))
+
+
+def _exp_sleef(x: Expr, q: Expr) -> Expr:
+    reduced = fma(q, f32(-1.428606765330187045e-06), fma(q, f32(-0.693145751953125), x))
+
+    def polynomial(s: Expr) -> Expr:
+        u = f32(0.000198527617612853646278381)
+        for coefficient in (
+            0.00139304355252534151077271,
+            0.00833336077630519866943359,
+            0.0416664853692054748535156,
+            0.166666671633720397949219,
+            0.5,
+        ):
+            u = fma(u, s, f32(coefficient))
+        return f32(1) + fma(rounded_product(s, s), u, s)
+
+    def scaled(exponent: Expr) -> Expr:
+        half = T.shift_right(exponent, T.int32(1))
+        return let(reduced, polynomial) * _power_of_two(half) * _power_of_two(exponent - half)
+
     # q outside of what two powers of two can hold is cut off by the bounds below
-    exponent = T.Cast("int32", T.max(T.min(q, f32(200)), f32(-200)))
-    half = T.shift_right(exponent, T.int32(1))
-    scaled = u * _power_of_two(half) * _power_of_two(exponent - half)
-    scaled = T.Select(x < f32(-104), f32(0), scaled)
-    return T.Select(x > f32(100), f32(np.inf), scaled)
+    value = let(T.Cast("int32", T.max(T.min(q, f32(200)), f32(-200))), scaled)
+    return T.Select(x > f32(100), f32(np.inf), T.Select(x < f32(-104), f32(0), value))
 
 
 def _power_of_two(exponent: Expr) -> Expr:
@@ -92,18 +106,27 @@ def exp_c(x: Expr, table: Any) -> Expr:
     Source: glibc sysdeps/ieee754/flt-32/e_expf.c (Arm's optimized routines).
     """
     steps = float(EXP_C_STEPS)
-    scaled = T.Cast("float64", T.max(T.min(x, f32(200)), f32(-200)))
     inverse = f64(float.fromhex("0x1.71547652b82fep+0") * steps)
-    k = T.nearbyint(scaled * inverse)
-    r = fma(inverse, scaled, -k)
     cubic = f64(float.fromhex("0x1.c6af84b912394p-5") / steps**3)
     square = f64(float.fromhex("0x1.ebfce50fac4f3p-3") / steps**2)
     linear = f64(float.fromhex("0x1.62e42ff0c52d6p-1") / steps)
-    polynomial = fma(fma(cubic, r, square), r * r, fma(linear, r, f64(1)))
-    index = T.Cast("int32", k)
-    power = table[T.bitwise_and(index, T.int32(EXP_C_STEPS - 1))] * _power_of_two_f64(T.shift_right(index, T.int32(5)))
-    # the bounds above lose a NaN
-    return T.Select(x == x, T.Cast("float32", polynomial * power), x)
+
+    def polynomial(r: Expr) -> Expr:
+        return fma(fma(cubic, r, square), r * r, fma(linear, r, f64(1)))
+
+    def power(index: Expr) -> Expr:
+        step = T.bitwise_and(index, T.int32(EXP_C_STEPS - 1))
+        return table[step] * _power_of_two_f64(T.shift_right(index, T.int32(5)))
+
+    def of(scaled: Expr) -> Expr:
+        return let(
+            T.nearbyint(scaled * inverse),
+            lambda k: let(fma(inverse, scaled, -k), polynomial) * let(T.Cast("int32", k), power),
+        )
+
+    bounded = let(T.Cast("float64", T.max(T.min(x, f32(200)), f32(-200))), of)
+    # the bounds lose a NaN
+    return T.Select(T.isnan(x), x, T.Cast("float32", bounded))
 
 
 def _power_of_two_f64(exponent: Expr) -> Expr:
@@ -126,17 +149,23 @@ def tanh(x: Expr) -> Expr:
     where x is small.
     """
     doubled = T.min(T.Cast("float64", T.abs(x)) * f64(2), f64(40))
-    k = T.nearbyint(doubled * f64(1.4426950408889634))
-    r = fma(k, f64(-0.6931471803691238), doubled)
-    r = fma(k, f64(-1.9082149292705877e-10), r)
+    em1 = let(doubled, lambda y: let(T.nearbyint(y * f64(1.4426950408889634)), lambda k: _expm1(y, k)))
+    magnitude = T.Cast("float32", let(em1, lambda value: value / (value + f64(2))))
+    return let(magnitude, lambda t: T.Select(x > f32(0), t, T.Select(x < f32(0), -t, x)))
+
+
+def _expm1(y: Expr, k: Expr) -> Expr:
     factorial, coefficients = 1.0, []
     for n in range(1, 15):
         factorial *= n
         coefficients.append(1.0 / factorial)
-    p = f64(coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
-        p = fma(p, r, f64(coefficient))
+
+    def fraction(r: Expr) -> Expr:
+        p = f64(coefficients[-1])
+        for coefficient in reversed(coefficients[:-1]):
+            p = fma(p, r, f64(coefficient))
+        return r * p
+
+    reduced = fma(k, f64(-1.9082149292705877e-10), fma(k, f64(-0.6931471803691238), y))
     power = _power_of_two_f64(T.Cast("int32", k))
-    em1 = fma(power, r * p, power - f64(1))
-    magnitude = T.Cast("float32", em1 / (em1 + f64(2)))
-    return T.Select(x > f32(0), magnitude, T.Select(x < f32(0), -magnitude, x))
+    return let(power, lambda two: fma(two, let(reduced, fraction), two - f64(1)))

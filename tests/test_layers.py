@@ -13,7 +13,7 @@ PACKAGES = ("qtorch_relay", "calibration", "accuracy_reports")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 # Where torch (and torchvision) may be imported.
-TORCH_FOLDERS = ("qtorch_relay/capture", "qtorch_relay/demo", "calibration", "accuracy_reports")
+TORCH_FOLDERS = ("qtorch_relay/capture", "qtorch_relay/demo", "qtorch_relay/peers", "calibration", "accuracy_reports")
 
 # One file per family of ops.
 TIR = ("qtorch_relay.tir_ops", "qtorch_relay.tir_qparams", "qtorch_relay.tir_recurrent")
@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("qtorch_relay.runtime", "qtorch_relay.capture", "qtorch_relay.qnn", "qtorch_relay.kernels"),
     ("qtorch_relay.frontend", "qtorch_relay.lowering"),
     ("qtorch_relay.pipeline", "qtorch_relay.coverage"),
+    ("qtorch_relay.peers",),
     ("accuracy_reports", "calibration", "qtorch_relay.demo"),
     ("qtorch_relay.cli", "qtorch_relay.__main__"),
 )
