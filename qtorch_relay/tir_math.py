@@ -142,6 +142,14 @@ def sigmoid(x: Expr, exp_of: Any = exp_sleef) -> Expr:
     return f32(1) / (f32(1) + exp_of(f32(0) - x))
 
 
+def silu(x: Expr, exp_of: Any = exp_sleef) -> Expr:
+    """Returns x / (1 + exp(-x)) in float32, every operation rounded; exp_of as in sigmoid.
+
+    Source: PyTorch aten/src/ATen/native/cpu/Activation.cpp silu_kernel.
+    """
+    return x / (f32(1) + exp_of(f32(0) - x))
+
+
 def tanh(x: Expr) -> Expr:
     """Returns float32 tanh(x), correctly rounded but for values within 1e-8 units in the last place of a tie.
 

@@ -2,6 +2,7 @@
 
     torch.fma(a, b, c)         a * b + c of float32, rounded once
     torch.sigmoid(x, run)      as PyTorch computes it, see tir_math.py
+    torch.silu(x, run)         likewise
     torch.tanh(x)              correctly rounded, see tir_math.py
 
 TVM legalizes them like its own ops, and fuses what they become with their neighbours.
@@ -87,8 +88,16 @@ def sigmoid(x: Expr, run: int | None = None) -> Expr:
     elements that it leaves to the C library; None: the whole tensor is one. (With threads, PyTorch cuts tensors of
     more than 32768 elements into such stretches.)
     """
-    length = math.prod(int(extent) for extent in _shape(x)) if run is None else run
-    return call_tir_op("torch.sigmoid", [x], run=length)
+    return call_tir_op("torch.sigmoid", [x], run=_run(x, run))
+
+
+def silu(x: Expr, run: int | None = None) -> Expr:
+    """Returns PyTorch's silu of a float32 tensor, to the last bit; run as in sigmoid."""
+    return call_tir_op("torch.silu", [x], run=_run(x, run))
+
+
+def _run(x: Expr, run: int | None) -> int:
+    return math.prod(int(extent) for extent in _shape(x)) if run is None else run
 
 
 def tanh(x: Expr) -> Expr:
@@ -101,23 +110,29 @@ def _infer_same(call: Any, _builder: Any) -> Any:
     return TensorType(_shape(call.args[0]), "float32")
 
 
-def _legalize_sigmoid(builder: Any, call: Any) -> Expr:
-    shape, run = _shape(call), int(call.attrs["run"])
-    whole = run // tir_math.VECTOR_RUN * tir_math.VECTOR_RUN
+def _legalize_by_runs(function: Callable[..., Expr]) -> Legalize:
+    """Returns how an op of function(x, exp_of) is legalized: exp is SLEEF's in runs, the C library's at their ends."""
+    name = function.__name__
 
-    def compute(x: Any, table: Any) -> Any:
-        def element(*index: Any) -> Any:
-            value = x(*index)
-            if whole == run:
-                return tir_math.sigmoid(value)
-            rest = tir_math.sigmoid(value, lambda exponent: tir_math.exp_c(exponent, table))
-            if whole == 0:
-                return rest
-            return T.if_then_else(_flat(index, shape) % run < whole, tir_math.sigmoid(value), rest)
+    def legalize(builder: Any, call: Any) -> Expr:
+        shape, run = _shape(call), int(call.attrs["run"])
+        whole = run // tir_math.VECTOR_RUN * tir_math.VECTOR_RUN
 
-        return te.compute(shape, element, name="sigmoid")
+        def compute(x: Any, table: Any) -> Any:
+            def element(*index: Any) -> Any:
+                value = x(*index)
+                if whole == run:
+                    return function(value)
+                rest = function(value, lambda exponent: tir_math.exp_c(exponent, table))
+                if whole == 0:
+                    return rest
+                return T.if_then_else(_flat(index, shape) % run < whole, function(value), rest)
 
-    return builder.call_te(compute, call.args[0], relax.const(tir_math.EXP_C_TABLE, "float64"))
+            return te.compute(shape, element, name=name)
+
+        return builder.call_te(compute, call.args[0], relax.const(tir_math.EXP_C_TABLE, "float64"))
+
+    return legalize
 
 
 def _flat(index: tuple[Any, ...], shape: list[Any]) -> Any:
@@ -135,5 +150,6 @@ def _legalize_tanh(builder: Any, call: Any) -> Expr:
 
 
 define_tir_op("torch.fma", "a * b + c, rounded once", ("a", "b", "c"), _infer_fma, _legalize_fma)
-define_tir_op("torch.sigmoid", "PyTorch's sigmoid", ("x",), _infer_same, _legalize_sigmoid)
+define_tir_op("torch.sigmoid", "PyTorch's sigmoid", ("x",), _infer_same, _legalize_by_runs(tir_math.sigmoid))
+define_tir_op("torch.silu", "PyTorch's silu", ("x",), _infer_same, _legalize_by_runs(tir_math.silu))
 define_tir_op("torch.tanh", "tanh, correctly rounded", ("x",), _infer_same, _legalize_tanh)

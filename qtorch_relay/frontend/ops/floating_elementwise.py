@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from qtorch_relay import tir_ops
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node, TensorConstant
 from qtorch_relay.frontend.context import ImportContext, describe
@@ -278,6 +279,10 @@ def _threshold(context: ImportContext, node: Node, expr: Any) -> Any:
     return relax.op.where(relax.op.less_equal(expr, threshold), value, expr)
 
 
+def _by_dtype(expr: Any, on_float32: Callable[[Any], Any], on_float64: Callable[[Any], Any]) -> Any:
+    return on_float32(expr) if str(expr.ty.dtype) == "float32" else on_float64(expr)
+
+
 UNARY: dict[str, Unary] = {
     "clamp": _clamp,
     "elu": _elu,
@@ -288,9 +293,9 @@ UNARY: dict[str, Unary] = {
     "leaky_relu": _leaky_relu,
     "relu": lambda context, node, expr: relax.op.nn.relu(expr),
     "relu6": lambda context, node, expr: _clamp_to(expr, 0, 6),
-    "sigmoid": lambda context, node, expr: relax.op.sigmoid(expr),
-    "silu": lambda context, node, expr: relax.op.nn.silu(expr),
-    "tanh": lambda context, node, expr: relax.op.tanh(expr),
+    "sigmoid": lambda context, node, expr: _by_dtype(expr, tir_ops.sigmoid, relax.op.sigmoid),
+    "silu": lambda context, node, expr: _by_dtype(expr, tir_ops.silu, relax.op.nn.silu),
+    "tanh": lambda context, node, expr: _by_dtype(expr, tir_ops.tanh, relax.op.tanh),
     "threshold": _threshold,
 }
 
