@@ -11,9 +11,11 @@ from tests.matrix import (
     dynamic,
     embedding,
     fake_quantize,
+    norms,
     pools,
     quantize,
     shapes,
+    softmax,
     statistics,
 )
 from tests.matrix.case import Case
@@ -25,8 +27,10 @@ FAMILIES: dict[str, Callable[[], Iterator[Case]]] = {
     "dynamic": dynamic.cases,
     "embedding": embedding.cases,
     "fake_quantize": fake_quantize.cases,
+    "norms": norms.cases,
     "pools": pools.cases,
     "quantize": quantize.cases,
     "shapes": shapes.cases,
+    "softmax": softmax.cases,
     "statistics": statistics.cases,
 }

@@ -84,7 +84,7 @@ def _batch_norms(dtype: torch.dtype, name: str) -> Iterator[Case]:
                 def make(op: str = op + relu, shape: Any = shape, kind: str = kind) -> nn.Module:
                     return Norm(getattr(q, op), shape[1], dtype, QPARAMS[kind], statistics=True)
 
-                where = {} if i == 0 and not relu else FBGEMM_ONLY
+                where = {} if i == 0 and not relu and dtype == torch.quint8 else FBGEMM_ONLY
                 yield Case(f"quantized::{op}{relu}", f"{name}-{kind}-{shape}", make, (uniform(shape, 1),), **where)
     for layout in (torch.contiguous_format, torch.channels_last):
         for shape in ((2, 9, 3, 5), (1, 40, 2, 3)):
@@ -121,7 +121,7 @@ def _layer_norms(dtype: torch.dtype, name: str) -> Iterator[Case]:
                 return Norm(_layer_norm(dims), elements, dtype, QPARAMS[kind], affine=affine, magnitude=size)
 
             variant = f"{name}-{shape}-{dims}-{kind}-{magnitude:g}-affine_{affine}"
-            where = {} if kind == "near" else FBGEMM_ONLY
+            where = {} if kind == "near" and dtype == torch.quint8 else FBGEMM_ONLY
             yield Case("quantized::layer_norm", variant, make, (uniform(shape, 3),), **where)
 
 
@@ -146,7 +146,7 @@ def _group_norms(dtype: torch.dtype, name: str) -> Iterator[Case]:
 
             op = "quantized::instance_norm" if groups == shape[1] else "quantized::group_norm"
             variant = f"{name}-{shape}-{groups}-{kind}-{magnitude:g}-affine_{affine}-{layout}".replace("torch.", "")
-            where = {} if kind == "near" else FBGEMM_ONLY
+            where = {} if kind == "near" and dtype == torch.quint8 else FBGEMM_ONLY
             yield Case(op, variant, make, (uniform(shape, 4),), **where)
 
     for shape in ((2, 5, 7), (1, 3, 2, 5)):

@@ -27,6 +27,7 @@ from qtorch_relay.frontend.ops import (
     quantized_info,
     scalar,
     shape,
+    softmax,
     statistics,
 )
 
@@ -57,5 +58,6 @@ __all__ = [
     "quantized_info",
     "scalar",
     "shape",
+    "softmax",
     "statistics",
 ]
