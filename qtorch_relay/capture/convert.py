@@ -11,10 +11,12 @@ import torch
 
 from qtorch_relay.capture.graph import (
     Block,
+    CellParams,
     ConvParams,
     EmbeddingParams,
     Graph,
     GraphInput,
+    LinearFp16Params,
     LinearParams,
     Node,
     Operand,
@@ -31,7 +33,7 @@ from qtorch_relay.errors import QTorchRelayError, UnsupportedOpError, Unsupporte
 from qtorch_relay.layout import Layout
 from qtorch_relay.qparams import PerChannel
 
-Packed: TypeAlias = ConvParams | LinearParams | EmbeddingParams
+Packed: TypeAlias = ConvParams | LinearParams | LinearFp16Params | CellParams | EmbeddingParams
 
 
 def to_graph(
@@ -190,6 +192,14 @@ def _digest(params: Packed) -> bytes:
     if isinstance(params, EmbeddingParams):
         digest.update(repr((params.rows.shape, params.bits)).encode() + params.rows.tobytes())
         return digest.digest()
+    if isinstance(params, CellParams):
+        layers = (params.input_layer, params.hidden_layer)
+        digest.update(repr([params.reduce_range, *(_digest(layer) for layer in layers)]).encode())
+        return digest.digest()
+    bias = None if params.bias is None else params.bias.tobytes()
+    if isinstance(params, LinearFp16Params):
+        digest.update(repr((params.weight.shape, bias)).encode() + params.weight.tobytes())
+        return digest.digest()
     qparams = params.weight.qparams
     if isinstance(qparams, PerChannel):
         scheme: tuple[Any, ...] = (qparams.scales.tobytes(), qparams.zero_points.tobytes(), qparams.axis)
@@ -205,7 +215,6 @@ def _digest(params: Packed) -> bytes:
             params.groups,
             params.transpose,
         )
-    bias = None if params.bias is None else params.bias.tobytes()
     codes = params.weight.codes
     digest.update(repr((codes.shape, str(codes.dtype), scheme, attributes, bias)).encode())
     digest.update(codes.tobytes())

@@ -65,6 +65,28 @@ class LinearParams:
 
 
 @dataclass(frozen=True, eq=False)
+class LinearFp16Params:
+    """Unpacked LinearPackedParams of float16 weights [N, K]; bias float32 [N] or None."""
+
+    weight: npt.NDArray[np.float16]
+    bias: npt.NDArray[np.float32] | None
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class CellParams:
+    """Unpacked CellParamsBase of a recurrent layer: its two linear layers, which hold the biases.
+
+    input_layer: of the layer's input; hidden_layer: of its state. reduce_range: dynamic codes end at 127.
+    """
+
+    input_layer: LinearParams | LinearFp16Params
+    hidden_layer: LinearParams | LinearFp16Params
+    reduce_range: bool
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
 class EmbeddingParams:
     """Unpacked EmbeddingPackedParams, as the rows that PyTorch's kernels read: uint8 [rows, bytes].
 
@@ -78,7 +100,8 @@ class EmbeddingParams:
 
 
 Operand: TypeAlias = (
-    Value | TensorConstant | QuantizedConstant | ConvParams | LinearParams | EmbeddingParams
+    Value | TensorConstant | QuantizedConstant | ConvParams | LinearParams | LinearFp16Params | CellParams
+    | EmbeddingParams
     | None | bool | int | float | str | list[Any] | tuple[Any, ...] | dict[Any, Any]
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from qtorch_relay.capture.graph import ConvParams, EmbeddingParams, LinearParams
+from qtorch_relay.capture.graph import CellParams, ConvParams, EmbeddingParams, LinearFp16Params, LinearParams
 from qtorch_relay.errors import EngineError, QTorchRelayError, UnsupportedQuantSchemeError
 from qtorch_relay.qparams import (
     FloatQuantizedTensor,
@@ -54,7 +54,8 @@ def quant_params(tensor: torch.Tensor) -> QuantParams:
 
 def quantized_tensor(tensor: torch.Tensor) -> QuantizedTensor:
     """Returns the codes (C order, logical shape) and the parameters of a quantized tensor."""
-    return QuantizedTensor(np.ascontiguousarray(tensor.int_repr().numpy()), quant_params(tensor))
+    codes = tensor.int_repr().contiguous().numpy()
+    return QuantizedTensor(codes, quant_params(tensor))
 
 
 def quantized_constant(tensor: torch.Tensor) -> QuantizedTensor | FloatQuantizedTensor:
@@ -86,20 +87,24 @@ def _codes_one_a_byte(tensor: torch.Tensor, bits: int) -> npt.NDArray[np.integer
 
 def is_packed(value: Any) -> bool:
     """Tells whether a value is one of PyTorch's packed weight objects."""
-    return isinstance(value, torch.ScriptObject) and _type_name(value).endswith("PackedParamsBase")
+    return isinstance(value, torch.ScriptObject) and _type_name(value).endswith(("PackedParamsBase", "CellParamsBase"))
 
 
-def unpack(packed: Any, name: str, consumer: str) -> ConvParams | LinearParams | EmbeddingParams:
+def unpack(
+    packed: Any, name: str, consumer: str
+) -> ConvParams | LinearParams | LinearFp16Params | CellParams | EmbeddingParams:
     """Returns a packed object's weight, bias and attributes; every engine unpacks to the codes it was packed from.
 
     consumer: an op that takes the object. conv1d params are stored as 2-d ones, and only their use tells.
-    Raises: UnsupportedQuantSchemeError if the object holds anything but int8 weights of a convolution or linear, or
-        8- or 4-bit rows of an embedding.
+    Raises: UnsupportedQuantSchemeError if the object holds anything but int8 weights of a convolution or linear,
+        float16 weights of a linear, either of a recurrent layer, or 8- or 4-bit rows of an embedding.
     """
     try:
         kind = _type_name(packed)
         if kind == "LinearPackedParamsBase":
             return _linear(packed, name)
+        if kind == "CellParamsBase":
+            return _cell(packed, name)
         if kind == "EmbeddingPackedParamsBase":
             return _embedding(packed, name)
         if kind in _SPATIAL_DIMS:
@@ -110,8 +115,8 @@ def unpack(packed: Any, name: str, consumer: str) -> ConvParams | LinearParams |
         reason = str(error).splitlines()[0]
         raise UnsupportedQuantSchemeError(f"weight {name} of {consumer} cannot be unpacked: {reason}") from error
     raise UnsupportedQuantSchemeError(
-        f"weight {name} of {consumer} is a {kind}; accepted are packed params of Conv1d/2d/3d, ConvTranspose, Linear"
-        " and Embedding"
+        f"weight {name} of {consumer} is a {kind}; accepted are packed params of Conv1d/2d/3d, ConvTranspose, Linear,"
+        " Embedding and recurrent cells"
     )
 
 
@@ -148,11 +153,25 @@ def _type_name(packed: Any) -> str:
     return str(packed._type()).rsplit(".", 1)[-1]
 
 
-def _linear(packed: Any, name: str) -> LinearParams:
+def _linear(packed: Any, name: str) -> LinearParams | LinearFp16Params:
     weight, bias = torch.ops.quantized.linear_unpack(packed)
-    if not weight.is_quantized:
-        raise UnsupportedQuantSchemeError("float16 weights; accepted are int8 weights")
-    return LinearParams(weight=quantized_tensor(weight), bias=_bias(bias), name=name)
+    if weight.is_quantized:
+        return LinearParams(weight=quantized_tensor(weight), bias=_bias(bias), name=name)
+    # unpacked as float32 that float16 holds exactly
+    halves = np.ascontiguousarray(weight.detach().to(torch.float16).numpy())
+    return LinearFp16Params(weight=halves, bias=_bias(bias), name=name)
+
+
+def _cell(packed: Any, name: str) -> CellParams:
+    kind, _, _, integers, layers = packed.__getstate__()
+    if kind not in ("quantized_dynamic", "quantized_fp16"):
+        raise UnsupportedQuantSchemeError(
+            f"cell parameters of kind {kind}; accepted are quantized_dynamic and quantized_fp16"
+        )
+    input_layer, hidden_layer = (
+        _linear(layer, f"{name}.{part}") for layer, part in zip(layers, ("ih", "hh"), strict=True)
+    )
+    return CellParams(input_layer, hidden_layer, bool(integers and integers[0]), name)
 
 
 def _embedding(packed: Any, name: str) -> EmbeddingParams:
