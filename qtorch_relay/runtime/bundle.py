@@ -190,5 +190,7 @@ def _random_input(rng: np.random.Generator, spec: TensorSpec) -> npt.NDArray[Any
         return rng.standard_normal(spec.fixed_shape).astype(spec.dtype)
     if spec.dtype in ("uint8", "int8"):
         return rng.integers(0, 128, spec.fixed_shape).astype(spec.dtype)
-    # Wider integers are mostly indices: 0 and 1 are legal in all but the smallest tables.
-    return rng.integers(0, 2, spec.fixed_shape).astype(spec.dtype)
+    # Wider integers are mostly indices, where 0 and 1 are legal in all but the smallest tables, or offsets, which must
+    # not decrease.
+    flat = np.sort(rng.integers(0, 2, spec.fixed_shape), axis=None)
+    return flat.reshape(spec.fixed_shape).astype(spec.dtype)

@@ -169,7 +169,10 @@ class CompiledModel:
             check_runnable(self.target)
             worker = _Worker(self.program.module())
         worker.fill(arrays)
-        result = worker.entry(*worker.tensors, *self._weight_tensors)
+        try:
+            result = worker.entry(*worker.tensors, *self._weight_tensors)
+        except IndexError as error:  # raised by kernels that check what they index with
+            raise InvalidInputError(f"the model cannot run on these inputs: {error}") from error
         outputs = [result] if len(self.outputs) == 1 and hasattr(result, "dtype") else list(result)
         outputs = [self._own(output, worker) for output in outputs]
         # Not reached when the call raises: a virtual machine that was interrupted is not used again.

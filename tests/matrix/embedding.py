@@ -31,7 +31,7 @@ def _packed(dim: int, dtype: torch.dtype) -> Any:
 
 
 def _indices(shape: tuple[int, ...], dtype: Any, count: int = ROWS) -> np.ndarray[Any, Any]:
-    return np.random.default_rng(sum(shape)).integers(0, count, shape).astype(dtype)
+    return np.asarray(np.random.default_rng(sum(shape)).integers(0, count, shape), dtype)
 
 
 def _calling(op: Any, names: tuple[str, ...], **settings: Any) -> Callable[..., Any]:
@@ -138,6 +138,17 @@ def _modules() -> Iterator[Case]:
         yield Case(f"quantized::embedding_bag_{op}", f"module-{name}", bag, (_indices((LENGTH,), np.int64), last))
 
 
+def _floats() -> Iterator[Case]:
+    for shape in ((), (7,), (2, 3, 4)):
+        for index_dtype in (np.int64, np.int32):
+            yield Case(
+                "aten::embedding",
+                f"{shape}-{np.dtype(index_dtype)}",
+                lambda: torch.nn.Embedding.from_pretrained(_values(9, 1), padding_idx=2),
+                (_indices(shape, index_dtype),),
+            )
+
+
 def _quantized(dim: int, dtype: torch.dtype) -> torch.Tensor:
     scales, zero_points = torch.linspace(0.001, 0.1, ROWS), torch.linspace(0, 15, ROWS)
     return torch.quantize_per_channel(_values(dim, 9), scales, zero_points, 0, dtype)
@@ -157,3 +168,4 @@ def cases() -> Iterator[Case]:
         yield from _bags(f"embedding_bag_{name}_rowwise_offsets", table, dims)
     yield from _row_wise_inputs()
     yield from _modules()
+    yield from _floats()

@@ -11,7 +11,7 @@ from qtorch_relay.capture.graph import EmbeddingParams, Node, TensorConstant
 from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.registry import converter, fold
 from qtorch_relay.frontend.values import TensorValue
-from qtorch_relay.kernels import EmbeddingBagSpec, build_embedding_bag
+from qtorch_relay.kernels import EmbeddingBagSpec, RowLookupSpec, build_embedding_bag, build_row_lookup
 
 # TVM's kOpaque operator pattern: no generic pass fuses into or rewrites a kernel.
 _OPAQUE = 8
@@ -191,11 +191,37 @@ def _lookup(
     flat = context.emit(relax.op.reshape(indices.expr, (count,)), "indices")
     operands: list[Any] = [table.expr, flat]
     operands += [value.expr for value in (offsets, weights, mapping) if value is not None]
-    # a function's name is given by the module it is added to
-    function = build_embedding_bag(spec).without_attr("global_symbol").with_attr("op_pattern", _OPAQUE)
-    kernel = context.builder.add_func(function, "embedding_bag")
-    call = relax.call_tir(kernel, operands, relax.TensorType((spec.bags, spec.dim), "float32"))
-    out = context.emit(call, node.scope or "embedding")
+    out = _call(context, node, build_embedding_bag(spec), operands, (spec.bags, spec.dim))
     if shape is not None and shape != (spec.bags, spec.dim):
         out = context.emit(relax.op.reshape(out, shape), "embedding")
     return TensorValue(out)
+
+
+def _call(context: ImportContext, node: Node, function: Any, operands: list[Any], shape: tuple[int, ...]) -> Any:
+    """Emits a call of a kernel with a float32 result."""
+    # a function's name is given by the module it is added to
+    opaque = function.without_attr("global_symbol").with_attr("op_pattern", _OPAQUE)
+    kernel = context.builder.add_func(opaque, "embedding")
+    call = relax.call_tir(kernel, operands, relax.TensorType(shape, "float32"))
+    return context.emit(call, node.scope or "embedding")
+
+
+@converter("aten::embedding", lowering="a copy of rows")
+def float_embedding(context: ImportContext, node: Node) -> TensorValue:
+    """aten::embedding(Tensor weight, Tensor indices, int padding_idx=-1, bool scale_grad_by_freq=False, bool
+    sparse=False) -> Tensor
+
+    Rows of floats, as reference models and float parts look them up; an index out of range raises, as in PyTorch.
+    """
+    weight, indices = context.tensor(node, "weight"), context.tensor(node, "indices")
+    if weight.dtype != "float32" or len(weight.shape) != 2 or indices.dtype not in _INDEX_DTYPES:
+        raise context.unsupported(
+            node,
+            "weight must be float32 [rows, dim] and indices int32 or int64, "
+            f"found {weight.dtype} {weight.shape} and {indices.dtype}",
+        )
+    count = int(np.prod(indices.shape))
+    spec = RowLookupSpec(weight.shape[0], weight.shape[1], count, "int32" if indices.dtype == "int32" else "int64")
+    flat = context.emit(relax.op.reshape(indices.expr, (count,)), "indices")
+    rows = _call(context, node, build_row_lookup(spec), [weight.expr, flat], (count, spec.dim))
+    return TensorValue(context.emit(relax.op.reshape(rows, (*indices.shape, spec.dim)), "embedding"))
