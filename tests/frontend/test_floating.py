@@ -98,6 +98,7 @@ def _masked(x: torch.Tensor) -> torch.Tensor:
 PAIR = ((2, 6, 9, 8), (2, 6, 9, 8))
 CASES: dict[str, Case] = {
     "numbers": Case(lambda _, x: (x + 0.3, x * 0.458 + -0.03, 1.7 - x, x / 3, x - 2, 2 * x), tolerance=EXACT),
+    "two_dtypes": Case(lambda m, x: (x + m.double, x * m.double[0], x - m.double[1] * 3), tolerance=EXACT),
     "two_tensors": Case(lambda _, x, y: (x + y, x * y + y, x - y, x / y, x * y[:, :1, :1]), PAIR, EXACT),
     "zero_dimensions": Case(lambda _, x: (x[0, 0, 0, 0] * 0.3 + 2, x + x[0, 0, 0, 0]), tolerance=EXACT),
     "in_place": Case(lambda _, x, y: (x * 2).add_(y).mul_(y).sub_(0.1), PAIR, EXACT),
@@ -324,8 +325,6 @@ def test_codes_with_a_number_are_equal() -> None:
     [
         (lambda m, x: m.deconv(x), (1, 4, 5, 5), "a transposed convolution; accepted are plain ones"),
         (lambda m, x: m.conv1d(x), (1, 4, 5), "accepted are 4 dimensions each"),
-        (lambda m, x: x + m.double, (1, 4, 5), "tensors of float32 and float64; cast them"),
-        (lambda m, x: x * m.double[0], (1, 4, 5), "tensors of float32 and float64; cast them"),
         (lambda m, x: functional.avg_pool2d(x, 2), (4, 6, 6), r"accepted are floats \[N, C, H, W\]"),
         (lambda m, x: x.softmax(1, dtype=torch.float64), (4, 4), "without a dtype argument"),
     ],

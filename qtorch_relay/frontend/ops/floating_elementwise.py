@@ -139,7 +139,7 @@ def _binary(
     """
     if not isinstance(lhs, TensorValue) and not isinstance(rhs, TensorValue):
         return on_numbers(lhs, rhs)
-    dtype = common_dtype(context, node, lhs, rhs)
+    dtype = common_dtype(lhs, rhs)
     if not whole and dtype not in FLOAT_DTYPES:
         dtype = "float32"
     expr = on_tensors(as_expr(context, lhs, dtype), as_expr(context, rhs, dtype))
@@ -157,20 +157,27 @@ def _without_dimensions(context: ImportContext, expr: Any) -> Any:
     return context.emit(relax.op.squeeze(expr, [0])) if static_shape(expr) else expr
 
 
-def common_dtype(context: ImportContext, node: Node, lhs: Operand, rhs: Operand) -> str:
-    """Returns the dtype PyTorch computes in: bool gives way to others, and a number makes an integer float32."""
-    dtypes = sorted({value.dtype for value in (lhs, rhs) if isinstance(value, TensorValue)})
+def common_dtype(lhs: Operand, rhs: Operand) -> str:
+    """Returns the dtype PyTorch computes in: float before integer before bool; of the operands of the winning kind
+    tensors with dimensions decide, else those without (a trace has numbers as such tensors), else numbers.
+
+    Source: c10/core/ScalarType.h, aten/src/ATen/native/TypeProperties.cpp (result_type).
+    """
+    tensors = [value for value in (lhs, rhs) if isinstance(value, TensorValue)]
     numbers = [value for value in (lhs, rhs) if not isinstance(value, TensorValue)]
-    if "bool" in dtypes and (len(dtypes) > 1 or numbers):
-        dtypes.remove("bool")
-    if not dtypes:
-        return "float32" if isinstance(numbers[0], float) else "bool" if isinstance(numbers[0], bool) else "int64"
-    floats = [dtype for dtype in dtypes if dtype in FLOAT_DTYPES]
-    if len(floats) == 1:
-        return floats[0]
-    if len(dtypes) > 1 or "float16" in dtypes:
-        raise context.unsupported(node, f"tensors of {' and '.join(dtypes)}; cast them to one float or integer dtype")
-    return "float32" if any(isinstance(number, float) for number in numbers) else dtypes[0]
+    levels = (
+        [value.dtype for value in tensors if value.shape],
+        [value.dtype for value in tensors if not value.shape],
+        [{float: "float32", bool: "bool"}.get(type(number), "int64") for number in numbers],
+    )
+    greatest = max(_kind(dtype) for level in levels for dtype in level)
+    deciding = next(found for level in levels if (found := [d for d in level if _kind(d) == greatest]))
+    return str(np.result_type(*deciding))
+
+
+def _kind(dtype: str) -> int:
+    """Returns 0 for bool, 1 for integers, 2 for floats."""
+    return 2 if dtype in FLOAT_DTYPES else int(dtype != "bool")
 
 
 def as_expr(context: ImportContext, operand: Operand, dtype: str) -> Any:

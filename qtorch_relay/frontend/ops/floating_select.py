@@ -1,4 +1,4 @@
-"""Choices and comparisons of tensors that are not quantized: where, masked_fill, ==, <, logical operations."""
+"""Choices and comparisons: masked_fill, ==, < of any tensors; where, logical operations of those not quantized."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
 from qtorch_relay.frontend.context import ImportContext, describe
+from qtorch_relay.frontend.ops.filling import code_of
 from qtorch_relay.frontend.ops.floating_elementwise import Number, Operand, as_expr, common_dtype, read_operand
+from qtorch_relay.frontend.ops.quantize import emit_dequantize
 from qtorch_relay.frontend.registry import converter
-from qtorch_relay.frontend.values import TensorValue
+from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 from qtorch_relay.qnn.op_def import static_shape
 from qtorch_relay.qnn.transform.rules.common import cast, constant
 
@@ -23,11 +25,18 @@ from qtorch_relay.qnn.transform.rules.common import cast, constant
     "aten::masked_fill_.Tensor",
     lowering="where",
 )
-def masked_fill(context: ImportContext, node: Node) -> TensorValue:
-    """aten::masked_fill.Scalar(Tensor self, Tensor mask, Scalar value) -> Tensor"""
-    value, mask = context.tensor(node, "self"), context.tensor(node, "mask")
-    filling = constant(context.number(node, "value"), value.dtype)
-    return TensorValue(context.emit(relax.op.where(mask.expr, filling, value.expr), node.scope or "masked_fill"))
+def masked_fill(context: ImportContext, node: Node) -> TensorValue | QuantizedValue:
+    """aten::masked_fill.Scalar(Tensor self, Tensor mask, Scalar value) -> Tensor
+
+    A quantized tensor is filled with the number's code.
+    """
+    value, mask = context.any_tensor(node, "self"), context.tensor(node, "mask")
+    number = context.number(node, "value")
+    if isinstance(value, QuantizedValue):
+        filling = constant(code_of(value.qparams, number), value.qparams.dtype)
+    else:
+        filling = constant(number, value.dtype)
+    return value.with_expr(context.emit(relax.op.where(mask.expr, filling, value.expr), node.scope or "masked_fill"))
 
 
 @converter(
@@ -38,7 +47,7 @@ def where(context: ImportContext, node: Node) -> TensorValue:
     condition = context.tensor(node, "condition")
     lhs, rhs = read_operand(context, node, "self"), read_operand(context, node, "other")
     if isinstance(lhs, TensorValue) or isinstance(rhs, TensorValue):
-        dtype = common_dtype(context, node, lhs, rhs)
+        dtype = common_dtype(lhs, rhs)
     else:
         dtype = "float32" if isinstance(lhs, float) or isinstance(rhs, float) else "int64"
     chosen = relax.op.where(cast(condition.expr, "bool"), as_expr(context, lhs, dtype), as_expr(context, rhs, dtype))
@@ -59,19 +68,29 @@ COMPARISONS: dict[str, Compare] = {
 
 @converter(
     *(f"aten::{name}.{overload}" for name in COMPARISONS for overload in ("Tensor", "Scalar")),
-    lowering="comparison of tensors that are not quantized",
+    lowering="comparison of real values",
 )
 def compare(context: ImportContext, node: Node) -> TensorValue | bool:
-    """aten::<op>.Tensor(Tensor self, Tensor other) -> Tensor"""
+    """aten::<op>.Tensor(Tensor self, Tensor other) -> Tensor
+
+    Of quantized tensors the real values are compared, so the parameters may differ.
+    """
     on_tensors, on_numbers = COMPARISONS[node.name.split("::")[1].rstrip("_")]
-    lhs, rhs = read_operand(context, node, "self"), read_operand(context, node, "other")
+    lhs, rhs = _real(context, node, "self"), _real(context, node, "other")
     if not isinstance(lhs, TensorValue) and not isinstance(rhs, TensorValue):
         return on_numbers(lhs, rhs)
-    dtype = common_dtype(context, node, lhs, rhs)
+    dtype = common_dtype(lhs, rhs)
     expr = context.emit(
         on_tensors(as_expr(context, lhs, dtype), as_expr(context, rhs, dtype)), node.scope or "compared"
     )
     return TensorValue(_like(context, expr, (lhs, rhs)))
+
+
+def _real(context: ImportContext, node: Node, name: str) -> Operand:
+    value = context.argument(node, name)
+    if isinstance(value, QuantizedValue):
+        return emit_dequantize(context, value)
+    return read_operand(context, node, name)
 
 
 def _like(context: ImportContext, expr: Any, operands: tuple[Operand, Operand]) -> Any:
