@@ -10,6 +10,7 @@ import torch
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  (registers the ops)
 
 from tests.matrix.case import Apply, Case
+from tests.matrix.engine_free import thinned
 
 OPS = torch.ops.quantized_decomposed
 DTYPES = {torch.uint8: (0, 255), torch.int8: (-128, 127), torch.int32: (-(2**24), 2**24)}
@@ -73,7 +74,11 @@ def _per_channel() -> Iterator[Case]:
                     yield Case(full, f"run-time-{name}", lambda f=function: Apply(f), inputs)
 
 
-def cases() -> Iterator[Case]:
-    """Yields the rows."""
+def _rows() -> Iterator[Case]:
     yield from _per_tensor()
     yield from _per_channel()
+
+
+def cases() -> Iterator[Case]:
+    """Yields the rows."""
+    return thinned(_rows(), 7)

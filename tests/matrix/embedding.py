@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from tests.matrix.case import Apply, Case
+from tests.matrix.engine_free import thinned
 
 ROWS, LENGTH = 23, 29
 OFFSETS = np.array([0, 4, 4, 11, 28])
@@ -154,8 +155,7 @@ def _quantized(dim: int, dtype: torch.dtype) -> torch.Tensor:
     return torch.quantize_per_channel(_values(dim, 9), scales, zero_points, 0, dtype)
 
 
-def cases() -> Iterator[Case]:
-    """Yields the rows."""
+def _rows() -> Iterator[Case]:
     yield from _embeddings()
     yield from _bags("embedding_bag_byte", lambda dim: _packed(dim, torch.quint8), (1, 8, 34, 100))
     yield from _bags("embedding_bag_4bit", lambda dim: _packed(dim, torch.quint4x2), (2, 8, 34, 100))
@@ -169,3 +169,8 @@ def cases() -> Iterator[Case]:
     yield from _row_wise_inputs()
     yield from _modules()
     yield from _floats()
+
+
+def cases() -> Iterator[Case]:
+    """Yields the rows."""
+    return thinned(_rows(), 7)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from tests.matrix.case import Apply, Case
+from tests.matrix.engine_free import thinned
 from tests.matrix.quantize import reals
 
 RANGES = ((0, -128, 127), (7, 0, 255), (255, 0, 255), (-128, -128, 127), (3, 0, 15), (7, 0, 127))
@@ -100,8 +101,12 @@ def _modules() -> Iterator[Case]:
         yield Case("aten::fake_quantize_per_tensor_affine", f"qat-module-version{version}", make, (x,))
 
 
-def cases() -> Iterator[Case]:
-    """Yields the rows."""
+def _rows() -> Iterator[Case]:
     yield from _per_tensor()
     yield from _per_channel()
     yield from _modules()
+
+
+def cases() -> Iterator[Case]:
+    """Yields the rows."""
+    return thinned(_rows(), 7)

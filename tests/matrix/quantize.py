@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from tests.matrix.case import Apply, Case
+from tests.matrix.engine_free import thinned
 
 LIMITS = {torch.quint8: (0, 255), torch.qint8: (-128, 127), torch.qint32: (-(2**31), 2**31 - 1)}
 SCALES = (1e-8, 3.3e-5, 0.037, 1.0, 1e4)
@@ -222,8 +223,7 @@ def _parts() -> Iterator[Case]:
         yield _row("aten::_make_per_channel_quantized_tensor", name, by_channel, (x,), **numbers)
 
 
-def cases() -> Iterator[Case]:
-    """Yields the rows."""
+def _rows() -> Iterator[Case]:
     yield from _per_tensor()
     yield from _tensor_parameters()
     yield from _lists()
@@ -231,3 +231,8 @@ def cases() -> Iterator[Case]:
     yield from _float_parameters()
     yield from _constants()
     yield from _parts()
+
+
+def cases() -> Iterator[Case]:
+    """Yields the rows."""
+    return thinned(_rows(), 7)
