@@ -111,6 +111,16 @@ def quantized_model(
         return ZooModel(quantize(module, engine_name, qat, images), (1, 3, size, size))
 
 
+def float_model(name: str, engine: str, seed: int = 0) -> ZooModel:
+    """Returns the float network whose quantized form quantized_model returns for the same name, engine and seed."""
+    size = IMAGE_SIZES[name]
+    with quantized_engine(engine), torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        module = _float_model(name, "fx", transform_input=False)
+        randomize(module, random_images(2, size, seed))
+        return ZooModel(module.eval(), (1, 3, size, size))
+
+
 def random_images(count: int, size: int, seed: int = 0) -> torch.Tensor:
     """Returns normalized images [count, 3, size, size] with structure at every scale, as photographs have.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +14,10 @@ import torch
 from torch import nn
 
 from qtorch_relay.demo.digits import INPUT_SHAPE, FloatLogits
-from qtorch_relay.errors import QTorchRelayError
+from qtorch_relay.peers import export_onnx, onnxruntime_session
 from qtorch_relay.runtime import CompiledModel
 
 INPUT_INFOS = [("x", (INPUT_SHAPE, "float32"))]
-
-
-class PeerUnavailableError(QTorchRelayError):
-    """A peer is not installed, or cannot take the model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,30 +59,14 @@ def onnx_program(quantized: nn.Module, scale: float, zero_point: int, num_thread
     """Returns the quantized network exported as ONNX with QuantizeLinear and DequantizeLinear, run by ONNX Runtime.
 
     scale, zero_point: of the logits, to read their codes out of the floats ONNX gives.
-    Raises: PeerUnavailableError if onnx or onnxruntime is missing, or the export fails.
+    Raises: PeerUnavailableError as export_onnx and onnxruntime_session do.
     """
-    try:
-        import onnx  # noqa: F401  (torch's exporter needs it)
-        import onnxruntime
-    except ImportError as error:
-        raise PeerUnavailableError(f"not installed ({error.name}); pip install 'qtorch-relay[onnx]'") from error
-    file = io.BytesIO()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            example = torch.zeros(INPUT_SHAPE)
-            torch.onnx.export(FloatLogits(quantized), (example,), file, dynamo=False, input_names=["x"])
-    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
-        raise PeerUnavailableError(f"the export to ONNX fails: {str(error).splitlines()[0]}") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+    run = onnxruntime_session(export_onnx(FloatLogits(quantized), [torch.zeros(INPUT_SHAPE)]), num_threads)
 
     def read(out: list[npt.NDArray[np.float32]]) -> Logits:
         return Logits(out[0], np.rint(out[0] / scale).astype(np.int64) + zero_point)
 
-    return Program("ONNX Runtime QDQ", lambda image: {"x": image.numpy()}, lambda feed: session.run(None, feed), read)
+    return Program("ONNX Runtime QDQ", _to_numpy, lambda array: run([array]), read)
 
 
 def save_model(quantized: nn.Module, path: Path) -> None:

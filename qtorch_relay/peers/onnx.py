@@ -1,0 +1,77 @@
+"""A PyTorch model as ONNX with QuantizeLinear and DequantizeLinear, in ONNX Runtime and in OpenVINO."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from qtorch_relay.peers.timing import PeerUnavailableError
+
+Arrays = list[npt.NDArray[Any]]
+OPSET = 17
+INSTALL = "pip install 'qtorch-relay[peers]'"
+
+
+def export_onnx(model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> bytes:
+    """Returns a model as ONNX, its inputs named x0, x1, ...; quantized ops become Q/DQ pairs around float ops.
+
+    Raises: PeerUnavailableError if onnx is missing or PyTorch's exporter does not take the model.
+    """
+    try:
+        import onnx  # noqa: F401  (torch's exporter needs it)
+    except ImportError as error:
+        raise PeerUnavailableError(f"onnx is not installed; {INSTALL}") from error
+    file = io.BytesIO()
+    names = [f"x{i}" for i in range(len(examples))]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(model, tuple(examples), file, dynamo=False, input_names=names, opset_version=OPSET)
+    except (RuntimeError, TypeError, torch.onnx.errors.OnnxExporterError) as error:  # the exporter's own failures
+        raise PeerUnavailableError(f"the export to ONNX fails: {str(error).splitlines()[0]}") from error
+    return file.getvalue()
+
+
+def onnxruntime_session(model: bytes, num_threads: int) -> Callable[[Sequence[npt.NDArray[Any]]], Arrays]:
+    """Returns a function that runs an ONNX model in ONNX Runtime on the CPU.
+
+    Raises: PeerUnavailableError if onnxruntime is missing or refuses the model.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise PeerUnavailableError(f"onnxruntime is not installed; {INSTALL}") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no common class of their own
+        raise PeerUnavailableError(f"ONNX Runtime refuses the model: {str(error).splitlines()[0]}") from error
+    names = [given.name for given in session.get_inputs()]
+    return lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))
+
+
+def openvino_request(model: bytes, num_threads: int) -> Callable[[Sequence[npt.NDArray[Any]]], Arrays]:
+    """Returns a function that runs an ONNX model in OpenVINO on the CPU, set for latency.
+
+    Raises: PeerUnavailableError if openvino is missing or refuses the model.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise PeerUnavailableError(f"openvino is not installed; {INSTALL}") from error
+    core = openvino.Core()
+    settings = {"INFERENCE_NUM_THREADS": num_threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+    try:
+        request = core.compile_model(core.read_model(io.BytesIO(model)), "CPU", settings).create_infer_request()
+    except RuntimeError as error:
+        raise PeerUnavailableError(f"OpenVINO refuses the model: {str(error).splitlines()[0]}") from error
+    # Inputs are copied into the request and outputs out of it, as a caller with arrays of their own needs it.
+    return lambda arrays: [np.array(value) for value in request.infer(list(arrays)).values()]
