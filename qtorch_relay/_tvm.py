@@ -6,27 +6,33 @@ from typing import Any
 
 import tvm
 from tvm import relax, te, tirx
-from tvm.ir import Call, GenericConst, Op, make_node
+from tvm.ir import Call, GenericConst, GlobalVar, Op, make_node
 from tvm.ir.op import _ffi_api as _op_ffi
 from tvm.ir.op import register_op_attr
 from tvm.relax.expr import _update_type as update_type
 from tvm.relax.expr_functor import mutator
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
-from tvm.tirx import PrimFunc
+from tvm.tirx import FloatImm, IntImm, PrimFunc
 from tvm_ffi import register_error, structural_equal
 
 __all__ = [
+    "BINARY_PRIM_OPS",
     "Call",
+    "FloatImm",
+    "GlobalVar",
     "IRBuilder",
+    "IntImm",
     "Op",
     "PrimFunc",
     "T",
     "TensorType",
+    "attr_fields",
     "constant_array",
     "define_relax_op",
     "dict_attrs",
     "is_constant",
+    "make_node",
     "mutator",
     "register_error",
     "register_op_attr",
@@ -40,6 +46,19 @@ __all__ = [
 ]
 
 TensorType = relax.TensorType
+# What symbolic extents are made of, by class name.
+BINARY_PRIM_OPS = {
+    kind.__name__: kind
+    for kind in (
+        tvm.tirx.Add,
+        tvm.tirx.Sub,
+        tvm.tirx.Mul,
+        tvm.tirx.FloorDiv,
+        tvm.tirx.FloorMod,
+        tvm.tirx.Min,
+        tvm.tirx.Max,
+    )
+}
 
 
 def target_has_feature(feature: str, target: Any) -> bool:
@@ -66,6 +85,14 @@ def define_relax_op(name: str, doc: str, argument_names: tuple[str, ...], infer_
 def dict_attrs(attrs: dict[str, Any]) -> Any:
     """Returns a DictAttrs node with these entries."""
     return make_node("ir.DictAttrs", **attrs)
+
+
+def attr_fields(attrs: Any) -> tuple[str, dict[str, Any]]:
+    """Returns the type key of an attributes node and its values by name."""
+    info = type(attrs).__tvm_ffi_type_info__
+    if info.type_key == "ir.DictAttrs":
+        return info.type_key, {str(key): attrs[key] for key in attrs.keys()}  # noqa: SIM118
+    return info.type_key, {field.name: getattr(attrs, field.name) for field in info.fields}
 
 
 def is_constant(expr: Any) -> bool:

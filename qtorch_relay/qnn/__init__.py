@@ -31,7 +31,8 @@ or last, optional operands; each docstring says what that becomes in stock Relay
   lookup                       | data, table, input_scale, input_zero_point, output_scale,               | the op itself
                                | output_zero_point                                                       |
 
-requantize_config sets how Relay's arithmetic rounds where a call leaves it open.
+requantize_config sets how Relay's arithmetic rounds where a call leaves it open. save_module and load_module keep a
+module in a file.
 """
 
 from qtorch_relay.qnn import transform
@@ -44,10 +45,12 @@ from qtorch_relay.qnn.conv import conv2d
 from qtorch_relay.qnn.conv_transpose import conv2d_transpose
 from qtorch_relay.qnn.dense import dense
 from qtorch_relay.qnn.dense_pack import contrib_dense_pack
+from qtorch_relay.qnn.load import load_module
 from qtorch_relay.qnn.pooling import avg_pool2d
 from qtorch_relay.qnn.quantize import dequantize, lookup, quantize, requantize
 from qtorch_relay.qnn.requantize_add import requantize_add
 from qtorch_relay.qnn.requantize_config import current_requantize_config, requantize_config
+from qtorch_relay.qnn.save import save_module
 from qtorch_relay.qnn.simulated import simulated_dequantize, simulated_quantize
 from qtorch_relay.qnn.unary import abs, erf, exp, hardswish, log, rsqrt, sigmoid, sqrt, tanh
 
@@ -68,6 +71,7 @@ __all__ = [
     "exp",
     "hardswish",
     "leaky_relu",
+    "load_module",
     "log",
     "lookup",
     "mul",
@@ -76,6 +80,7 @@ __all__ = [
     "requantize_add",
     "requantize_config",
     "rsqrt",
+    "save_module",
     "sigmoid",
     "simulated_dequantize",
     "simulated_quantize",

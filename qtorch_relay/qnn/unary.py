@@ -43,7 +43,7 @@ def _erf(values: Floats) -> Floats:
 
 
 def _sigmoid(values: Floats) -> Floats:
-    return F32(1) / (F32(1) + np.exp(-values))
+    return np.divide(F32(1), F32(1) + np.exp(-values), dtype=F32)
 
 
 def _hardswish(values: Floats) -> Floats:
@@ -52,7 +52,7 @@ def _hardswish(values: Floats) -> Floats:
 
 
 def _rsqrt(values: Floats) -> Floats:
-    return F32(1) / np.sqrt(values)
+    return np.divide(F32(1), np.sqrt(values), dtype=F32)
 
 
 # The functions of real numbers, float32 to float32.
