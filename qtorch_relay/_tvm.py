@@ -11,6 +11,7 @@ from tvm.ir.op import _ffi_api as _op_ffi
 from tvm.ir.op import register_op_attr
 from tvm.relax.expr import _update_type as update_type
 from tvm.relax.expr_functor import mutator
+from tvm.script import parser as script_parser
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import FloatImm, IntImm, PrimFunc
@@ -34,6 +35,7 @@ __all__ = [
     "is_constant",
     "make_node",
     "mutator",
+    "parse_script",
     "register_error",
     "register_op_attr",
     "relax",
@@ -93,6 +95,11 @@ def attr_fields(attrs: Any) -> tuple[str, dict[str, Any]]:
     if info.type_key == "ir.DictAttrs":
         return info.type_key, {str(key): attrs[key] for key in attrs.keys()}  # noqa: SIM118
     return info.type_key, {field.name: getattr(attrs, field.name) for field in info.fields}
+
+
+def parse_script(text: str, names: dict[str, Any]) -> Any:
+    """Returns the module of TVMScript text that uses these names besides I, R and T."""
+    return tvm.script.from_source(text, extra_vars={"I": script_parser.ir, "R": script_parser.relax, "T": T, **names})
 
 
 def is_constant(expr: Any) -> bool:
