@@ -270,3 +270,21 @@ def body_and_tail_channels(body: Codes, tail: Codes, lanes: int) -> Codes:
     """Returns body for channels below C // lanes * lanes, tail for the rest; channels along axis 1."""
     cut = body.shape[1] // lanes * lanes
     return np.concatenate([body[:, :cut], tail[:, cut:]], axis=1)
+
+
+def prelu_factors(source: PerTensor, weight: PerTensor, output: PerTensor) -> tuple[int, np.float32]:
+    """Returns quantized::prelu's code of 1.0 in the weight's parameters less their zero point, and its multiplier."""
+    one = int(quantize_f32_scalar(1.0, weight)) - weight.zero_point
+    return one, F32(source.scale) * F32(weight.scale) * (F32(1) / F32(output.scale))
+
+
+def prelu(codes: Codes, source: PerTensor, weight_codes: Codes, weight: PerTensor, output: PerTensor) -> Codes:
+    """Returns clamp(rne(float(max(d, 0) * one + min(d, 0) * (qw - zw)) * multiplier) + zy), d = qx - zx: every engine.
+
+    weight_codes must broadcast to codes. Source: kernels/QuantizedOpKernels.cpp qprelu_out_kernel.
+    """
+    one, multiplier = prelu_factors(source, weight, output)
+    difference = codes.astype(np.int32) - source.zero_point
+    slope = weight_codes.astype(np.int32) - weight.zero_point
+    total = np.maximum(difference, 0) * one + np.minimum(difference, 0) * slope
+    return saturate(np.rint(total.astype(F32) * multiplier).astype(np.float64) + output.zero_point, output.dtype)

@@ -2,8 +2,8 @@
 
 It dequantizes, takes the float32 softmax and quantizes; on the engine qnnpack, for quint8 with an output of
 scale 1 / 256 and zero point 0, a kernel of integers takes its place. The float kernel uses SLEEF's exponential,
-and glibc's for the columns that fill no vector. On a machine with AVX2 alone vectors have 8 lanes: sums are added in another order there,
-and a few codes in 10**6 differ.
+and glibc's for the columns that fill no vector. On a machine with AVX2 alone vectors have 8 lanes: sums are added in
+another order there, and a few codes in 10**6 differ.
 Sources: aten/src/ATen/native/quantized/cpu/qsoftmax.cpp, aten/src/ATen/native/cpu/SoftMaxKernel.cpp, SLEEF's
 xexpf (1.0 ulp), glibc's e_expf.c; qnnpack/src/softargmax.c, u8lut32norm/scalar.c.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from tests.matrix import (
+    activations,
     binary,
     conv,
     decomposed,
@@ -21,6 +22,7 @@ from tests.matrix import (
 from tests.matrix.case import Case
 
 FAMILIES: dict[str, Callable[[], Iterator[Case]]] = {
+    "activations": activations.cases,
     "binary": binary.cases,
     "conv": conv.cases,
     "decomposed": decomposed.cases,
