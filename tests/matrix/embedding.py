@@ -63,7 +63,7 @@ def _bags(op_name: str, make_weight: Callable[[int], Any], dims: tuple[int, ...]
     op, op_id = getattr(OPS, op_name), f"quantized::{op_name}"
     weights = np.random.default_rng(5).normal(size=LENGTH).astype(np.float32)
     for dim in dims:
-        for index_dtype in (np.int64, np.int32):
+        for index_dtype in (np.int64, np.int32) if dim == dims[0] else (np.int64,):
             kind = str(np.dtype(index_dtype))
             indices, offsets = _indices((LENGTH,), index_dtype), OFFSETS.astype(index_dtype)
 
@@ -157,8 +157,8 @@ def _quantized(dim: int, dtype: torch.dtype) -> torch.Tensor:
 
 def _rows() -> Iterator[Case]:
     yield from _embeddings()
-    yield from _bags("embedding_bag_byte", lambda dim: _packed(dim, torch.quint8), (1, 8, 34, 100))
-    yield from _bags("embedding_bag_4bit", lambda dim: _packed(dim, torch.quint4x2), (2, 8, 34, 100))
+    yield from _bags("embedding_bag_byte", lambda dim: _packed(dim, torch.quint8), (1, 34, 100))
+    yield from _bags("embedding_bag_4bit", lambda dim: _packed(dim, torch.quint4x2), (2, 34, 100))
     for name, bits in TABLE_BITS.items():
 
         def table(dim: int, name: str = name) -> torch.Tensor:

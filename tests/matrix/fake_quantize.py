@@ -10,7 +10,7 @@ import torch
 
 from tests.matrix.case import Apply, Case
 from tests.matrix.engine_free import thinned
-from tests.matrix.quantize import reals
+from tests.matrix.quantize import reals, scaled
 
 RANGES = ((0, -128, 127), (7, 0, 255), (255, 0, 255), (-128, -128, 127), (3, 0, 15), (7, 0, 127))
 SCALES = (1e-8, 3.3e-5, 0.037, 1e4)
@@ -50,8 +50,7 @@ def _per_channel() -> Iterator[Case]:
         for low, high in ((-128, 127), (0, 255), (0, 15), (-127, 127)):
             rng = np.random.default_rng(number)
             scales = (10.0 ** rng.uniform(-8, 4, CHANNELS)).astype(np.float32)
-            along = [-1 if dim == axis else 1 for dim in range(len(shape))]
-            x = (reals(shape, 1.0) * scales.reshape(along)).astype(np.float32)
+            x = scaled(reals(shape, 1.0), scales, axis)
             whole = rng.integers(low, high + 1, CHANNELS).astype(np.int32)
             real = np.clip(whole + rng.uniform(-0.5, 0.5, CHANNELS), low, high).astype(np.float32)
 

@@ -32,6 +32,13 @@ def reals(shape: tuple[int, ...], scale: float, seed: int = 0) -> np.ndarray[Any
     return rng.permutation(values).astype(np.float32).reshape(shape)
 
 
+def scaled(values: np.ndarray[Any, Any], scales: np.ndarray[Any, Any], axis: int) -> np.ndarray[Any, Any]:
+    """Returns float32 values, each channel times its scale; what float32 does not hold is infinite."""
+    along = [-1 if dim == axis else 1 for dim in range(values.ndim)]
+    with np.errstate(over="ignore"):
+        return np.asarray(values * scales.reshape(along), np.float32)
+
+
 def _zero_points(dtype: torch.dtype) -> tuple[int, ...]:
     low, high = LIMITS[dtype]
     return tuple(dict.fromkeys((low, 0, 7, high) if dtype != torch.qint32 else (low, 0, -12345, 16777217, high)))
@@ -125,9 +132,7 @@ def _channel_parameters(dtype: torch.dtype, seed: int) -> tuple[torch.Tensor, to
 
 def _channel_reals(shape: tuple[int, ...], axis: int, scales: torch.Tensor) -> np.ndarray[Any, Any]:
     values = reals(shape, 1.0, axis)
-    along = [1] * len(shape)
-    along[axis] = -1
-    return (values * scales.numpy().reshape(along)).astype(np.float32)
+    return scaled(values, scales.numpy(), axis)
 
 
 SHAPES = (((CHANNELS, 41), 0), ((3, CHANNELS), 1), ((2, CHANNELS, 5, 7), 1), ((4, 6, CHANNELS), 2))
@@ -223,6 +228,39 @@ def _parts() -> Iterator[Case]:
         yield _row("aten::_make_per_channel_quantized_tensor", name, by_channel, (x,), **numbers)
 
 
+def _dynamic() -> Iterator[Case]:
+    rng = np.random.default_rng(4)
+    inputs = {
+        "both-signs": rng.normal(size=(5, 37)) * 3,
+        "positive": rng.random((5, 37)) + 2,
+        "negative": -rng.random((5, 37)) - 2,
+        "zeros": np.zeros((5, 37)),
+        "small": rng.normal(size=(5, 37)) * 1e-6,
+        "large": rng.normal(size=(5, 37)) * 1e30,
+    }
+    for name, array in inputs.items():
+        for dtype in (torch.quint8, torch.qint8):
+            for reduce_range in (False, True):
+
+                def codes(x: torch.Tensor, dtype: torch.dtype = dtype, reduce_range: bool = reduce_range) -> Any:
+                    dynamic = torch.quantize_per_tensor_dynamic(x, dtype, reduce_range)
+                    return dynamic.int_repr(), dynamic.dequantize()
+
+                variant = f"{name}-{_name(dtype)}{'-reduced' if reduce_range else ''}"
+                yield _row("aten::quantize_per_tensor_dynamic", variant, codes, (array.astype(np.float32),))
+
+        array = array.astype(np.float32)
+        yield Case("aten::_choose_qparams_per_tensor", name, lambda: torch.jit.script(_Chosen()), (array,))
+
+
+class _Chosen(torch.nn.Module):
+    """Chooses parameters when it runs; a trace would keep those of the example."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scale, zero_point = torch._choose_qparams_per_tensor(x, True)
+        return torch.quantize_per_tensor(x, scale, zero_point, torch.quint8).dequantize()
+
+
 def _rows() -> Iterator[Case]:
     yield from _per_tensor()
     yield from _tensor_parameters()
@@ -235,4 +273,5 @@ def _rows() -> Iterator[Case]:
 
 def cases() -> Iterator[Case]:
     """Yields the rows."""
-    return thinned(_rows(), 7)
+    yield from thinned(_rows(), 7)
+    yield from _dynamic()
