@@ -132,11 +132,17 @@ def _with(call: Any, args: list[Any], **changes: Any) -> Any:
     return Call(call.op, args, {**dict(call.attrs.items()), **changes})
 
 
+def _others(forms: _Forms, call: Any) -> list[Any]:
+    """Returns the operands after the first, which have no channels-last twin: weights, and parameters that are
+    constants or run-time values."""
+    return [forms.planar(argument) for argument in call.args[1:]]
+
+
 def _conv2d(forms: _Forms, call: Any) -> tuple[Any, int] | None:
     kernel_zero_point = call.args[3]
     if str(call.attrs["data_layout"]) != "NCHW" or constant_array(kernel_zero_point).any():
         return None
-    return _with(call, [forms.last(call.args[0]), *call.args[1:]], data_layout="NHWC"), 1
+    return _with(call, [forms.last(call.args[0]), *_others(forms, call)], data_layout="NHWC"), 1
 
 
 def _max_pool2d(forms: _Forms, call: Any) -> tuple[Any, int] | None:
@@ -158,7 +164,7 @@ def _max_pool2d(forms: _Forms, call: Any) -> tuple[Any, int] | None:
 def _avg_pool2d(forms: _Forms, call: Any) -> tuple[Any, int] | None:
     if str(call.attrs["layout"]) != "NCHW":
         return None
-    return _with(call, [forms.last(call.args[0]), *call.args[1:]], layout="NHWC"), 1
+    return _with(call, [forms.last(call.args[0]), *_others(forms, call)], layout="NHWC"), 1
 
 
 def _along_axis(forms: _Forms, call: Any) -> tuple[Any, int] | None:
@@ -167,7 +173,7 @@ def _along_axis(forms: _Forms, call: Any) -> tuple[Any, int] | None:
     if not forms.has_last(data):
         return None
     axis = int(call.attrs["axis"]) % 4
-    return _with(call, [forms.existing_last(data), *call.args[1:]], axis=to_last(4).index(axis)), 1
+    return _with(call, [forms.existing_last(data), *_others(forms, call)], axis=to_last(4).index(axis)), 1
 
 
 def _elementwise(forms: _Forms, call: Any) -> tuple[Any, int] | None:

@@ -105,6 +105,8 @@ def match_requantized(program: Program, binding: Any) -> Requantized | str:
         return "its weights are uint8; kernels take int8"
     if operands.constant("kernel_zero_point").any():
         return "its weights have a zero point other than 0"
+    if not is_constant(operands["input_zero_point"]):
+        return "its input's zero point is known only at run time"
     if operands.attrs.get("kernel_layout", "OIHW") != "OIHW":
         return f"its weights have layout {operands.attrs['kernel_layout']}; kernels take OIHW"
     channels = operands.shape(weight)[0]

@@ -9,8 +9,9 @@ from qtorch_relay.errors import VerifyError
 from qtorch_relay.qnn.op_def import Expr, Operands, check_choice, check_dtype, define_op, tensor_type
 
 
-def _choose_type(_operands: Operands) -> Any:
-    return relax.TupleType([tensor_type((), "float32"), tensor_type((), "int32")])
+def _choose_type(operands: Operands) -> Any:
+    scale = "float64" if operands.attrs["arithmetic"] == "float64" else "float32"
+    return relax.TupleType([tensor_type((), scale), tensor_type((), "int32")])
 
 
 def _check_choose(operands: Operands) -> None:
@@ -21,7 +22,7 @@ def _check_choose(operands: Operands) -> None:
         raise VerifyError(f"qnn.choose_qparams: quant_min {low} must be below quant_max {high}, both within 2**15")
 
 
-CHOOSE_ARITHMETICS = ("float32", "reciprocal")
+CHOOSE_ARITHMETICS = ("float32", "reciprocal", "float64")
 
 _CHOOSE = define_op(
     "qnn.choose_qparams",
@@ -34,11 +35,11 @@ _CHOOSE = define_op(
 
 
 def choose_qparams(data: Expr, quant_min: int, quant_max: int, *, arithmetic: str = "float32") -> Expr:
-    """qnn.choose_qparams (ours): (scale float32, zero_point int32) for the data's range, extended to hold 0.
+    """qnn.choose_qparams (ours): (scale, zero_point int32) for the data's range, extended to hold 0.
 
     The scale is (high - low) / (quant_max - quant_min) in float64, not below 6.1e-5; an empty range gives 0.1.
     arithmetic "float32": it is rounded to float32 (fbgemm, qnnpack). "reciprocal": its reciprocal is, which is then
-    inverted in float32 (onednn).
+    inverted in float32 (onednn). "float64": it is left as it is (dynamic convolutions, which divide by it).
     Relay has no such op: its frontend wrote the same out in min, max and arithmetic, with other rounding.
 
     Shapes: data float32 [...]; both outputs have no dimensions.

@@ -172,10 +172,10 @@ def _check_requantize(operands: Operands) -> None:
     check_choice(operands, "rounding", (UNSET, *ROUNDINGS))
     check_choice(operands, "compute_dtype", (UNSET, *COMPUTE_DTYPES))
     length = axis_length(operands)
-    check_scale(operands, "input_scale", length)
+    check_scale(operands, "input_scale", length, run_time_too=not relay)
     check_zero_point(operands, "input_zero_point", operands.dtype("data"), length)
-    check_scale(operands, "output_scale")
-    check_zero_point(operands, "output_zero_point", attrs["out_dtype"])
+    check_scale(operands, "output_scale", run_time_too=not relay)
+    check_zero_point(operands, "output_zero_point", attrs["out_dtype"], run_time_too=not relay)
     if (attrs["rounding"], attrs["compute_dtype"]) == ("TONEAREST_EVEN", "int64"):
         raise VerifyError("qnn.requantize: rounding TONEAREST_EVEN is for a float compute_dtype, found int64")
     for name in REQUANTIZE_EXTENSIONS.get(attrs["arithmetic"], ()):
@@ -228,6 +228,7 @@ def requantize(
     factors holds the operands that the last two name, float32, one number or a vector along axis: the very constants
     that
     the engine computes from the scales (numerics.py), in its order of operations. The scales stay as the op's meaning.
+    With them, scales, factors and the output's zero point may be run-time values, as in a dynamic convolution.
     rounding of "relay": "UPWARD" (floor(v + 0.5)), "TONEAREST" (half away from zero) or "TONEAREST_EVEN" (ours).
     "None" asks qnn.requantize_config when the op is canonicalized; the extensions are TONEAREST_EVEN in float32.
     In stock Relay the addend becomes an int32 bias_add before the op, and the rest TONEAREST of the ratio of the

@@ -146,6 +146,17 @@ def saturate(rounded: Expr, zero_point: int, dtype: str) -> Expr:
     return cast(codes, dtype)
 
 
+def saturate_at(rounded: Expr, zero_point: Expr, dtype: str) -> Expr:
+    """Returns clamp(rounded + zero_point) as 8-bit codes for an int32 zero point known only at run time.
+
+    The zero point is a code: what lies outside of +-512 saturates with any of them.
+    """
+    low, high = code_range(dtype)
+    codes = relax.op.add(cast(relax.op.clip(rounded, -512.0, 512.0), "int32"), zero_point)
+    least, greatest = constant(low, "int32"), constant(high, "int32")
+    return cast(relax.op.minimum(relax.op.maximum(codes, least), greatest), dtype)
+
+
 def array_or_none(expr: Expr | None) -> np.ndarray[Any, Any] | None:
     """Returns the value of a constant expression, None for anything else."""
     if expr is None or not is_constant(expr):

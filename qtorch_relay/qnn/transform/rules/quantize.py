@@ -20,6 +20,7 @@ from qtorch_relay.qnn.transform.rules.common import (
     round_value,
     rounded_product,
     saturate,
+    saturate_at,
     shifted,
     shifted_operand,
     wide_along,
@@ -88,32 +89,41 @@ def requantize(operands: Operands) -> Expr:
         source, target = relay.Parameters.of(operands, "input", axis), relay.Parameters.of(operands, "output")
         modes = (attrs["rounding"], attrs["compute_dtype"])
         return relay.requantize(operands["data"], rank, source, target, attrs["out_dtype"], *modes)
-    output_zero_point = int(operands.scalar("output_zero_point"))
     value = cast(shifted(operands["data"], operands.constant("input_zero_point"), rank, axis), "float32")
     if attrs["arithmetic"] == "accumulator":
-        return _requantize_accumulator(operands, value, rank, axis, output_zero_point)
-    return _requantize_real(operands, value, rank, axis, output_zero_point)
+        return _requantize_accumulator(operands, value, rank, axis)
+    return _requantize_real(operands, value, rank, axis)
 
 
-def _requantize_accumulator(operands: Operands, value: Expr, rank: int, axis: int, zero_point: int) -> Expr:
+def _requantize_accumulator(operands: Operands, value: Expr, rank: int, axis: int) -> Expr:
     addend = operand_along(operands, "addend", rank, axis)
-    if (operands.constant("addend_factor") == 1).all():
+    if not is_run_time(operands, "addend_factor") and (operands.constant("addend_factor") == 1).all():
         # fma(addend, 1, x) is the one rounding of addend + x
         value = relax.op.add(value, addend)
     else:
         value = fused_multiply_add((addend, operand_along(operands, "addend_factor", rank, axis)), value)
-    multiplier = per_axis(operands.constant("multiplier"), rank, axis, "float32")
+    multiplier = operand_along(operands, "multiplier", rank, axis)
     rounded = round_value(relax.op.multiply(value, multiplier), "TONEAREST_EVEN")
-    return saturate(rounded, zero_point, operands.attrs["out_dtype"])
+    dtype = operands.attrs["out_dtype"]
+    if is_run_time(operands, "output_zero_point"):
+        return saturate_at(rounded, operands["output_zero_point"], dtype)
+    return saturate(rounded, int(operands.scalar("output_zero_point")), dtype)
 
 
-def _requantize_real(operands: Operands, value: Expr, rank: int, axis: int, zero_point: int) -> Expr:
-    value = relax.op.multiply(value, per_axis(operands.constant("input_factor"), rank, axis, "float32"))
-    value = product(value, wide_along(operands, "kernel_factor", rank, axis))
+def _requantize_real(operands: Operands, value: Expr, rank: int, axis: int) -> Expr:
+    value = relax.op.multiply(value, operand_along(operands, "input_factor", rank, axis))
+    value = _times(value, operands, "kernel_factor", rank, axis)
     value = relax.op.add(value, operand_along(operands, "addend", rank, axis))
-    value = product(value, wide_along(operands, "output_factor", rank, axis))
-    value = relax.op.add(value, constant(zero_point, "float32"))
+    value = _times(value, operands, "output_factor", rank, axis)
+    value = relax.op.add(value, cast(operand_along(operands, "output_zero_point", 0, 0), "float32"))
     return saturate(round_value(value, "TONEAREST_EVEN"), 0, operands.attrs["out_dtype"])
+
+
+def _times(value: Expr, operands: Operands, name: str, rank: int, axis: int) -> Expr:
+    """Returns value * a float32 operand, rounded before anything is added to it."""
+    if is_run_time(operands, name):
+        return rounded_product(value, operand_along(operands, name, rank, axis))
+    return product(value, wide_along(operands, name, rank, axis))
 
 
 @canonicalization("qnn.lookup")
