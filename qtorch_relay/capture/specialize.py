@@ -28,7 +28,7 @@ _SHAPE_QUERIES = frozenset({
 # Ops whose output shape depends on the values of their inputs, and ops with an effect other than their outputs.
 _NOT_RUN = frozenset({
     "aten::nonzero", "aten::nonzero_numpy", "aten::masked_select", "aten::unique", "aten::_unique", "aten::_unique2",
-    "aten::unique_consecutive", "aten::unique_dim", "aten::index", "aten::bincount", "aten::repeat_interleave",
+    "aten::unique_consecutive", "aten::unique_dim", "aten::bincount", "aten::repeat_interleave",
     "aten::argwhere", "aten::resize_", "aten::set_", "torchvision::nms", "torchvision::qnms",
     "prim::RaiseException", "prim::SetAttr", "prim::PythonOp",
 })  # fmt: skip
@@ -96,6 +96,8 @@ def _fold_queries(graph: Any, examples: list[torch.Tensor], sources: SourceMap) 
         if not _can_run(node, aliases) or any(name not in values for name in names):
             continue
         args = [values[name] for name in names]
+        if node.kind() == "aten::index" and any(_is_mask(index) for index in args[1]):
+            continue
         outputs = _run(node, args, sources)
         is_query = node.kind() in _SHAPE_QUERIES
         is_fixed = all(name in fixed for name in names) or (is_query and _has_shape_only(args[0]))
@@ -113,6 +115,10 @@ def _fold_queries(graph: Any, examples: list[torch.Tensor], sources: SourceMap) 
         if is_fixed:
             fixed.update(v.debugName() for v in node.outputs())
     return changed, values
+
+
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8)
 
 
 def _can_run(node: Any, aliases: Any) -> bool:

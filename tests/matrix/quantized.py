@@ -16,6 +16,12 @@ SCALE = 0.031
 DTYPES = {"u8": (torch.quint8, 93), "s8": (torch.qint8, -7)}
 ENDS = {"u8-z0": (torch.quint8, 0), "u8-z255": (torch.quint8, 255), "s8-z-128": (torch.qint8, -128)}
 FLOAT_ENGINES = ("fbgemm", "onednn", "x86")
+# For ops whose code never asks for the engine: the portable program of fbgemm and the optimized one of x86 are all.
+_NO_ENGINE = "the op has one kernel for all engines, so the program is fbgemm's"
+ONE_KERNEL: dict[str, Any] = {
+    "engines": ("fbgemm", "x86"),
+    "left_out": dict.fromkeys(("onednn", "qnnpack"), _NO_ENGINE),
+}
 
 Function = Callable[..., Any]
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 
 from tests.matrix.case import Case
-from tests.matrix.quantized import both_layouts, rows
+from tests.matrix.quantized import ONE_KERNEL
+from tests.matrix.quantized import both_layouts as _both_layouts
+from tests.matrix.quantized import rows as _rows
 
 Shape = tuple[int, ...]
 Row = tuple[str, str, Callable[..., Any], Shape]
@@ -128,6 +131,7 @@ MAPS: tuple[Row, ...] = (
 
 def cases() -> Iterator[Case]:
     """Yields the rows."""
+    rows, both_layouts = (partial(make, **ONE_KERNEL) for make in (_rows, _both_layouts))
     for op, variant, function, shape in (*AXES, *CUTS, *SHAPES):
         yield from rows(op, variant or "plain", function, shape)
     for op, variant, function, shape in MAPS:

@@ -91,6 +91,15 @@ def quantized_dropout(context: ImportContext, node: Node) -> QuantizedValue:
     return context.quantized(node, "self")
 
 
+@converter("aten::hardsigmoid.out", lowering="qnn.lookup")
+def hardsigmoid_out(context: ImportContext, node: Node) -> QuantizedValue:
+    """aten::hardsigmoid.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)
+
+    For a quantized tensor, whose result has the fixed parameters of hardsigmoid, whatever out has.
+    """
+    return emit_table(context, node, context.quantized(node, "self"), {}, op="aten::hardsigmoid")
+
+
 @converter("aten::leaky_relu.out", lowering="qnn.lookup", note=_TAIL)
 def leaky_relu_out(context: ImportContext, node: Node) -> QuantizedValue:
     """aten::leaky_relu.out(Tensor self, Scalar negative_slope=0.01, *, Tensor(a!) out) -> Tensor(a!)

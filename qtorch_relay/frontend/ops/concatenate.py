@@ -57,12 +57,12 @@ def aten_cat(context: ImportContext, node: Node) -> QuantizedValue | TensorValue
         return TensorValue(context.emit(relax.op.concat([v.expr for v in values], axis=context.integer(node, "dim"))))
     quantized = _quantized_list(context, node, "tensors")
     axis = context.integer(node, "dim") % len(quantized[0].shape)
-    return _concatenate(context, node, quantized, quantized[0].qparams, axis, by_channel=axis == 1)
+    return emit_concatenate(context, node, quantized, quantized[0].qparams, axis, by_channel=axis == 1)
 
 
 def _quantized(context: ImportContext, node: Node, values: list[QuantizedValue], output: PerTensor) -> QuantizedValue:
     dim = context.integer(node, "dim")
-    result = _concatenate(context, node, values, output, dim % len(values[0].shape), by_channel=dim == 1)
+    result = emit_concatenate(context, node, values, output, dim % len(values[0].shape), by_channel=dim == 1)
     return clamp_below_zero(context, result) if "relu" in node.name else result
 
 
@@ -73,7 +73,7 @@ def _quantized_list(context: ImportContext, node: Node, name: str) -> list[Quant
     return list(values)
 
 
-def _concatenate(
+def emit_concatenate(
     context: ImportContext,
     node: Node,
     values: list[QuantizedValue],

@@ -24,6 +24,7 @@ from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 from qtorch_relay.qnn import quantize
 from qtorch_relay.qnn.transform.rules.common import cast, constant, product, saturate
 from qtorch_relay.qnn.transform.rules.pooling import mean_of_sums
+from qtorch_relay.qparams import code_range
 
 _THREADS = "from 32 768 elements on PyTorch's sums of real values depend on the number of threads; ours is that of one"
 
@@ -88,12 +89,12 @@ def standard_deviation(context: ImportContext, node: Node) -> QuantizedValue:
     count = math.prod(value.shape[axis] for axis in axes)
     correction = _correction(context, node)
     divisor = max(count - correction, 0.0)
-    by_codes = _by_codes(context, node, value, axes) and not (count == 1 and correction)
+    by_codes = _by_codes(context, node, value, axes)
+    if not divisor:
+        return _kept(context, node, _of_nothing(context, node, value, axes, count), axes, value.shape)
     wide = cast(value.expr if by_codes else emit_addends(context, value), "float64")
     wide = context.emit(wide)
-    with np.errstate(divide="ignore"):
-        inverse_count = constant([1.0 / count], "float64")
-    average = relax.op.multiply(relax.op.sum(wide, axis=axes, keepdims=True), inverse_count)
+    average = relax.op.divide(relax.op.sum(wide, axis=axes, keepdims=True), constant([float(count)], "float64"))
     centered = context.emit(relax.op.subtract(wide, context.emit(average)))
     squares = context.emit(relax.op.sum(relax.op.multiply(centered, centered), axis=axes))
     deviation = relax.op.sqrt(relax.op.divide(squares, constant(divisor, "float64")))
@@ -105,6 +106,17 @@ def standard_deviation(context: ImportContext, node: Node) -> QuantizedValue:
     shifted = relax.op.add(steps, constant([float(value.qparams.zero_point)], "float32"))
     codes = context.emit(saturate(relax.op.round(shifted), 0, value.qparams.dtype), node.scope or "std")
     return _kept(context, node, value.with_expr(codes), axes, value.shape)
+
+
+def _of_nothing(
+    context: ImportContext, node: Node, value: QuantizedValue, axes: Sequence[int], count: int
+) -> QuantizedValue:
+    """Returns the deviation of one element where the mean takes its degree of freedom: NaN, quantized."""
+    if count != 1:
+        raise context.unsupported(node, f"a correction that leaves nothing of {count} elements")
+    highest = constant(code_range(value.qparams.dtype)[1], value.qparams.dtype)
+    shape = [extent for axis, extent in enumerate(value.shape) if axis not in axes]
+    return value.with_expr(context.emit(relax.op.full(shape, highest, value.qparams.dtype), "std"))
 
 
 def _correction(context: ImportContext, node: Node) -> float:

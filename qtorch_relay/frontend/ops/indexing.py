@@ -1,0 +1,111 @@
+"""Converters of ops that choose elements by index tensors; quantization parameters stay as they are."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from qtorch_relay._tvm import relax
+from qtorch_relay.capture.graph import Node
+from qtorch_relay.frontend.context import ImportContext
+from qtorch_relay.frontend.ops.moves import Tensor, permuted, reshaped, taken
+from qtorch_relay.frontend.registry import converter, refuse
+from qtorch_relay.frontend.values import TensorValue
+from qtorch_relay.qnn.op_def import static_shape
+from qtorch_relay.qnn.transform.rules.common import cast, constant
+
+
+@converter("aten::index_select", lowering="take")
+def index_select(context: ImportContext, node: Node) -> Tensor:
+    """aten::index_select(Tensor self, int dim, Tensor index) -> Tensor"""
+    value = context.any_tensor(node, "self")
+    axis = context.integer(node, "dim") % max(len(value.shape), 1)
+    index = context.argument(node, "index")
+    if isinstance(index, np.ndarray):
+        return taken(context, value, axis, index.reshape(-1))
+    places = index.expr if index.shape else context.emit(relax.op.reshape(index.expr, [1]))
+    return value.with_expr(context.emit(relax.op.take(value.expr, places, axis=axis, mode="clip"), "index_select"))
+
+
+@converter("aten::select_copy.int", lowering="take")
+def select_copy(context: ImportContext, node: Node) -> Tensor:
+    """aten::select_copy.int(Tensor self, int dim, SymInt index) -> Tensor"""
+    value = context.any_tensor(node, "self")
+    axis = context.integer(node, "dim") % len(value.shape)
+    one = taken(context, value, axis, [context.integer(node, "index") % value.shape[axis]])
+    return reshaped(context, one, [*value.shape[:axis], *value.shape[axis + 1 :]])
+
+
+@converter("aten::index.Tensor", lowering="take of a flattened tensor")
+def index_tensor(context: ImportContext, node: Node) -> Tensor:
+    """aten::index.Tensor(Tensor self, Tensor?[] indices) -> Tensor
+
+    Indices broadcast against each other, and count from the end where negative. A mask must be known at import,
+    because the result's shape depends on it.
+    Source: aten/src/ATen/native/TensorAdvancedIndexing.cpp (indexed dimensions that are not neighbours move to the
+    front).
+    """
+    value = context.any_tensor(node, "self")
+    indexed: list[tuple[int, Any]] = []
+    axis = 0
+    for index in context.argument(node, "indices"):
+        found = [None] if index is None else _integers(context, node, index)
+        indexed += [(axis + i, places) for i, places in enumerate(found) if places is not None]
+        axis += len(found)
+    axes = [axis for axis, _ in indexed]
+    others = [axis for axis in range(len(value.shape)) if axis not in axes]
+    flat = reshaped(
+        context,
+        permuted(context, value, [*axes, *others]),
+        [math.prod(value.shape[axis] for axis in axes), *(value.shape[axis] for axis in others)],
+    )
+    linear: Any = None
+    for axis, places in indexed:
+        step = math.prod(value.shape[other] for other in axes if other > axis)
+        wrapped = relax.op.where(
+            relax.op.less(places, constant(0, "int64")),
+            relax.op.add(places, constant(value.shape[axis], "int64")),
+            places,
+        )
+        scaled = context.emit(relax.op.multiply(context.emit(wrapped), constant(step, "int64")))
+        linear = scaled if linear is None else context.emit(relax.op.add(linear, scaled))
+    chosen = flat.with_expr(context.emit(relax.op.take(flat.expr, linear, axis=0, mode="clip"), "index"))
+    if axes != list(range(axes[0], axes[0] + len(axes))):
+        return chosen
+    spread = len(static_shape(linear))
+    before = len([axis for axis in others if axis < axes[0]])
+    order = [
+        *range(spread, spread + before),
+        *range(spread),
+        *range(spread + before, len(chosen.shape)),
+    ]
+    return permuted(context, chosen, order)
+
+
+def _integers(context: ImportContext, node: Node, index: Any) -> list[Any]:
+    """Returns int64 indices: of a mask one for each of its dimensions, of integers themselves."""
+    if isinstance(index, np.ndarray):
+        return [constant(index.astype(np.int64), "int64")]
+    if not isinstance(index, TensorValue):
+        raise context.unsupported(node, "an index that is no tensor")
+    if index.dtype not in ("bool", "uint8"):
+        return [cast(index.expr, "int64")]
+    mask = context.params.get(getattr(index.expr, "name", ""))
+    if mask is None:
+        raise context.unsupported(node, "a mask known only at run time, which gives a shape known only then")
+    return [constant(places, "int64") for places in np.nonzero(mask)]
+
+
+refuse(
+    "aten::gather",
+    "aten::scatter",
+    "aten::take",
+    "aten::take_along_dim",
+    "aten::index_fill",
+    "aten::index_add",
+    "aten::masked_select",
+    reason="PyTorch has no kernel of it for quantized tensors",
+    nearest="aten::index_select, or aten::index.Tensor",
+)
