@@ -113,6 +113,12 @@ def unpack(
         raise UnsupportedQuantSchemeError(f"weight {name} of {consumer} has {error}") from None
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
+        if "QNNPACK only supports" in reason:
+            # its __getstate__ unpacks too: nothing of the object can be read
+            reason += (
+                "; make or load the model with torch.backends.quantized.engine = 'fbgemm', which will pack them for "
+                "fbgemm, and import with engine='qnnpack'"
+            )
         raise UnsupportedQuantSchemeError(f"weight {name} of {consumer} cannot be unpacked: {reason}") from error
     raise UnsupportedQuantSchemeError(
         f"weight {name} of {consumer} is a {kind}; accepted are packed params of Conv1d/2d/3d, ConvTranspose, Linear,"
@@ -163,7 +169,7 @@ def _linear(packed: Any, name: str) -> LinearParams | LinearFp16Params:
 
 
 def _cell(packed: Any, name: str) -> CellParams:
-    kind, _, _, integers, layers = packed.__getstate__()
+    (kind, _, _, integers, layers), _ = packed.__getstate__()
     if kind not in ("quantized_dynamic", "quantized_fp16"):
         raise UnsupportedQuantSchemeError(
             f"cell parameters of kind {kind}; accepted are quantized_dynamic and quantized_fp16"
