@@ -23,7 +23,7 @@ from qtorch_relay.demo.digits import Digits, DigitsNet, FloatLogits, quantize
 from qtorch_relay.demo.programs import save_model
 from qtorch_relay.runtime import load
 
-COMMANDS = ("demo", "ops", "targets", "import", "compile", "run", "compare")
+COMMANDS = ("demo", "ops", "targets", "import", "compile", "run", "compare", "bench")
 INPUT = ("--input", "x:1,1,8,8")
 ENGINE = ("--engine", "fbgemm")
 
@@ -213,6 +213,23 @@ def test_run_takes_inputs_by_name(run: Run, bundle: Path, image: Path, tmp_path:
     assert (
         "no input is named y; the model takes 1 input (x: " in run("run", bundle, "--data", tmp_path / "other.npz").err
     )
+
+
+def test_bench_times_the_peers_that_take_the_model(run: Run, model: Path) -> None:
+    answer = run("bench", model, *INPUT, *ENGINE, "--rounds", 5, "--json")
+    assert answer.status == 0, answer.err
+    data = answer.json()
+    assert {"qtorch_relay", "PyTorch fbgemm"} <= set(data["latency_ms"])
+    assert {"ONNX Runtime", "OpenVINO"} <= set(data["latency_ms"]) | set(data["missing"])
+    assert all(latency > 0 for latency in data["latency_ms"].values())
+    assert "measuring" in answer.err
+
+
+def test_bench_of_a_bundle_has_no_peers(run: Run, bundle: Path) -> None:
+    answer = run("bench", bundle, "--rounds", 5)
+    assert answer.status == 0, answer.err
+    assert "qtorch_relay" in answer.out
+    assert "PyTorch" not in answer.out
 
 
 @pytest.mark.parametrize("more", [(), ("--portable",), ("--threads", 1)])

@@ -7,7 +7,7 @@ import warnings
 
 import typer
 
-from qtorch_relay.cli import demo, info, model, run
+from qtorch_relay.cli import bench, demo, info, model, run
 from qtorch_relay.errors import PortablePathWarning, QTorchRelayError
 
 USER_ERROR_STATUS = 2
@@ -31,6 +31,7 @@ for command in (
     model.compile_model,
     run.run,
     model.compare,
+    bench.bench,
 ):
     app.command(
         name={"import_model": "import", "compile_model": "compile"}.get(command.__name__, command.__name__),

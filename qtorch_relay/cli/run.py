@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import numpy.typing as npt
 import typer
 
-from qtorch_relay.cli.arrays import Arrays, are_unnamed, check_array_path, input_infos_of, read_arrays, write_arrays
-from qtorch_relay.cli.console import note, print_json, print_table, working
+from qtorch_relay.cli.arrays import are_unnamed, check_array_path, input_infos_of, read_arrays, write_arrays
+from qtorch_relay.cli.console import print_json, print_table, working
+from qtorch_relay.cli.open_model import HOST, open_model
 from qtorch_relay.cli.options import (
     Engine,
     Inputs,
@@ -20,12 +21,8 @@ from qtorch_relay.cli.options import (
     Threads,
     parse_inputs,
     set_threads,
-    summarize_report,
 )
-from qtorch_relay.errors import InvalidInputError
-from qtorch_relay.runtime import CompiledModel, TensorSpec
-
-HOST = "host"
+from qtorch_relay.runtime import TensorSpec
 
 
 def run(
@@ -53,7 +50,8 @@ def run(
     arrays = read_arrays(data)
     if output is not None:
         check_array_path(output)
-    compiled = _open(model, arrays, inputs, engine, target)
+    described = None if model.suffix == ".qtr" else input_infos_of(arrays)
+    compiled = open_model(model, parse_inputs(model, inputs) if inputs else described, engine, target)
     if output is not None:
         check_array_path(output, len(compiled.outputs))
     values = list(arrays.values()) if are_unnamed(arrays) else arrays
@@ -85,32 +83,3 @@ def _summary(spec: TensorSpec, array: npt.NDArray[Any]) -> dict[str, Any]:
         "least": limits[0],
         "greatest": limits[1],
     }
-
-
-def _refuse_compile_options(model: Path, inputs: list[str] | None, engine: str | None, target: str) -> None:
-    given = {"--input": inputs, "--engine": engine, "--target": None if target == HOST else target}
-    names = [name for name, value in given.items() if value]
-    if names:
-        raise InvalidInputError(
-            f"{model} is compiled already, so {', '.join(names)} cannot change it; leave that out, or run the .pt file"
-        )
-
-
-def _open(model: Path, arrays: Arrays, inputs: list[str] | None, engine: str | None, target: str) -> CompiledModel:
-    """Returns the model of a bundle, or compiles a TorchScript file, whose inputs the data may describe."""
-    if model.suffix == ".qtr":
-        _refuse_compile_options(model, inputs, engine, target)
-        from qtorch_relay.runtime import load
-
-        return load(model)
-    from qtorch_relay.pipeline import compile as compile_for
-    from qtorch_relay.target import check_runnable, resolve
-
-    resolved = resolve(target)
-    check_runnable(resolved)
-    input_infos = parse_inputs(model, inputs) if inputs else input_infos_of(arrays)
-    with working(f"compiling for {resolved.name}"):
-        compiled = compile_for(str(model), input_infos, resolved, engine)
-    for line in summarize_report(compiled.report):
-        note(line)
-    return compiled

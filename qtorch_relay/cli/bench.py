@@ -1,0 +1,110 @@
+"""`qtorch-relay bench`: a model's latency, beside the programs a user would run instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from qtorch_relay.cli.console import note, print_json, print_table, progress
+from qtorch_relay.cli.open_model import HOST, open_model
+from qtorch_relay.cli.options import Engine, Inputs, Json, TargetName, Threads, parse_inputs, set_threads
+from qtorch_relay.runtime import CompiledModel
+
+OURS = "qtorch_relay"
+Calls = dict[str, Callable[[], Any]]
+
+
+def bench(
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="A TorchScript file (.pt), or a bundle (.qtr), which has no peers."),
+    ],
+    inputs: Inputs = None,
+    engine: Engine = None,
+    target: TargetName = HOST,
+    threads: Threads = 1,
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Calls of each program.")] = 50,
+    peers: Annotated[
+        bool, typer.Option(help="Time PyTorch, ONNX Runtime and OpenVINO beside it; those that take the model.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Time a model beside PyTorch, ONNX Runtime and OpenVINO in one run, on seeded random inputs.
+
+    The programs take turns of several calls each; medians are told.
+
+    Example: qtorch-relay bench resnet18.pt --input x:1,3,224,224 --threads 2
+    """
+    from qtorch_relay.peers.timing import TURNS, interleave
+
+    set_threads(threads)
+    infos = parse_inputs(model, inputs) if inputs else None
+    compiled = open_model(model, infos, engine, target)
+    arrays = _random_inputs(compiled)
+    calls: Calls = {OURS: lambda: compiled.run_flat(arrays)}
+    missing: dict[str, str] = {}
+    if peers and model.suffix != ".qtr":
+        _add_peers(model, str(compiled.engine), arrays, threads or 1, calls, missing)
+    with progress() as bars:
+        task = bars.add_task("measuring", total=len(calls) * TURNS, detail="")
+        latencies_ms = interleave(calls, rounds, lambda: bars.advance(task))
+    medians = {name: median(values) for name, values in latencies_ms.items()}
+    if as_json:
+        print_json({"threads": threads, "rounds": rounds, "latency_ms": medians, "missing": missing})
+        return
+    rows = [(name, f"{ms:.3f}", f"{ms / medians[OURS]:.2f}") for name, ms in medians.items()]
+    print_table(f"{model.name}, {threads} thread(s), median of {rounds} calls", ("program", "ms>", "times ours>"), rows)
+    for name, reason in missing.items():
+        note(f"{name}: {reason}")
+
+
+def _random_inputs(compiled: CompiledModel) -> list[npt.NDArray[Any]]:
+    """Returns seeded arrays: normal floats, integers below 2; a dimension with a name is 1."""
+    rng = np.random.default_rng(0)
+    arrays: list[npt.NDArray[Any]] = []
+    for spec in compiled.inputs:
+        shape = tuple(size if isinstance(size, int) else 1 for size in spec.shape)
+        if spec.dtype.startswith("float"):
+            arrays.append(rng.standard_normal(shape).astype(spec.dtype))
+        else:
+            arrays.append(rng.integers(0, 2, shape).astype(spec.dtype))
+    return arrays
+
+
+def _add_peers(
+    model: Path,
+    engine: str,
+    arrays: Sequence[npt.NDArray[Any]],
+    num_threads: int,
+    calls: Calls,
+    missing: dict[str, str],
+) -> None:
+    """Adds PyTorch with the model's engine, and ONNX Runtime and OpenVINO where they take the model."""
+    from qtorch_relay.peers import (
+        PeerUnavailableError,
+        export_onnx,
+        onnxruntime_session,
+        openvino_request,
+        torch_program,
+    )
+
+    module, tensors, run = torch_program(model, engine, arrays, num_threads)
+    calls[f"PyTorch {engine}"] = run
+    starts = {"ONNX Runtime": onnxruntime_session, "OpenVINO": openvino_request}
+    try:
+        exported = export_onnx(module, tensors)
+    except PeerUnavailableError as error:
+        missing.update({name: str(error) for name in starts})
+        return
+    for name, start in starts.items():
+        try:
+            calls[name] = partial(start(exported, num_threads), arrays)
+        except PeerUnavailableError as error:
+            missing[name] = str(error)
