@@ -129,6 +129,51 @@ CASES: dict[str, Case] = {
         tolerance=EXACT,
     ),
     "exponentials": Case(lambda _, x: (torch.sigmoid(x * 5), functional.silu(x * 5)), tolerance=EXACT),
+    "roots": Case(
+        lambda _, x: (
+            x.abs(),
+            x.ceil() + x.floor() - x.trunc(),
+            -x.round(),
+            x.sign(),
+            x.reciprocal(),
+            x.abs().rsqrt(),
+            x.square(),
+            x**2,
+            x**3,
+            x**-1,
+            functional.prelu(x, x[0, :, 0, 0]),
+            torch.maximum(x, x.flip(-1)),
+            torch.minimum(x, x.flip(-1)),
+        ),
+        tolerance=EXACT,
+    ),
+    "functions": Case(
+        lambda _, x: (
+            x.exp(),
+            x.abs().log(),
+            x.sin() * x.cos(),
+            x.erf(),
+            x.expm1(),
+            x.exp2(),
+            x.abs().log1p(),
+            x.abs().log2() + x.abs().log10(),
+            functional.softplus(x * 9, 2, 5),
+            functional.mish(x),
+            functional.logsigmoid(x * 9),
+            (x.abs() + 1).sqrt() + x.abs() ** 0.5,
+            x.abs() ** 1.7,
+            x.log_softmax(1),
+        )
+    ),
+    "moments": Case(
+        lambda _, x: (
+            x.sum((2, 3)),
+            x.sum(1, keepdim=True),
+            x.var(),
+            x.var(1),
+            x.var((2, 3), correction=0, keepdim=True),
+        )
+    ),
     "activations": Case(
         lambda _, x: (
             functional.hardswish(x * 3),
