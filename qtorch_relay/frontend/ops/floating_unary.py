@@ -17,7 +17,6 @@ from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.floating_elementwise import float_tensor
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import TensorValue
-from qtorch_relay.qnn.op_def import static_shape
 from qtorch_relay.qnn.transform.rules.common import cast, constant
 
 LIBRARY = "within rounding: exp, log, sin, sqrt, ... are another library's"
@@ -145,16 +144,3 @@ def log_softmax(context: ImportContext, node: Node) -> TensorValue:
     lowered = context.emit(relax.op.subtract(value.expr, relax.op.max(value.expr, axis, keepdims=True)))
     total = context.emit(relax.op.log(relax.op.sum(relax.op.exp(lowered), axis, keepdims=True)))
     return value.with_expr(context.emit(relax.op.subtract(lowered, total), node.scope or "log_softmax"))
-
-
-@converter("aten::prelu", lowering="multiply where negative")
-def prelu(context: ImportContext, node: Node) -> TensorValue:
-    """aten::prelu(Tensor self, Tensor weight) -> Tensor
-
-    Shapes: self [N, C, ...]; weight [C] or [1].
-    """
-    value, weight = float_tensor(context, node, "self"), float_tensor(context, node, "weight")
-    slope = relax.op.reshape(weight.expr, [-1] + [1] * max(len(static_shape(value.expr)) - 2, 0))
-    below = relax.op.multiply(value.expr, slope)
-    positive = relax.op.greater(value.expr, _number(value.expr, 0))
-    return value.with_expr(context.emit(relax.op.where(positive, value.expr, below), node.scope or "prelu"))
