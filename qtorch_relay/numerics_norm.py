@@ -1,8 +1,8 @@
 """What PyTorch 2.13 computes on x86-64 for quantized normalizations, in numpy, to the bit: truth for the importer.
 
-The same on every engine and for quint8 and qint8. Sums of codes are exact integers, all else is float32 unless said
-otherwise. GCC contracts a * b + c in these files, so the sums written fma here are fused in PyTorch too (with weights
-of 1e4 that cancel, the unfused forms give other codes in every one of these places).
+The same on every engine and for quint8 and qint8. Sums of codes are exact integers, but for large channels-last maps;
+all else is float32 unless said otherwise. GCC contracts a * b + c in these files, so the sums written fma here are
+fused in PyTorch too (with weights of 1e4 that cancel, the unfused forms give other codes in every one of these places).
 Sources are paths in PyTorch's aten/src/ATen/native/quantized/cpu.
 """
 
@@ -54,15 +54,35 @@ def batch_norm(
     return saturate(rounded.astype(np.float64) + output.zero_point, output.dtype, low)
 
 
-def moments(codes: Codes, source: PerTensor, eps: float) -> tuple[Floats, Floats]:
-    """Returns the mean of each row of codes [M, N], less the zero point, and scale / sqrt(variance + eps); both [M].
+def sums(codes: Codes) -> tuple[Floats, Floats]:
+    """Returns the sums of the codes of each row [M, N] and of their squares: exact, then rounded to float32."""
+    wide = codes.astype(np.int64)
+    return wide.sum(1).astype(F32), (wide * wide).sum(1).astype(F32)
+
+
+def sums_of_large_map(codes: Codes, groups: int) -> tuple[Floats, Floats]:
+    """Returns the sums over each group of codes [N, C, pixels] and of their squares, both [N * groups].
+
+    Added up in float32, pixel by pixel for each channel, then channel by channel, as one thread of PyTorch does.
+    """
+    batch, channels, _ = codes.shape
+    wide = codes.astype(np.int64)
+    totals = []
+    for terms in (wide, wide * wide):
+        of_channels = np.cumsum(terms.astype(F32), axis=2, dtype=F32)[:, :, -1]
+        of_groups = of_channels.reshape(batch * groups, channels // groups)
+        totals.append(np.cumsum(of_groups, axis=1, dtype=F32)[:, -1])
+    return totals[0], totals[1]
+
+
+def moments(total: Floats, squares: Floats, count: int, source: PerTensor, eps: float) -> tuple[Floats, Floats]:
+    """Returns the mean of count codes, less the zero point, and scale / sqrt(variance + eps), from their sums.
 
     The variance is fma(-mean, mean, sum(q * q) / N); eps is added in float64, and root and quotient are float64.
     Source: kernels/QuantizedOpKernels.cpp, quantized_normalize_kernel.
     """
-    wide, count = codes.astype(np.int64), F32(codes.shape[1])
-    mean = wide.sum(1).astype(F32) / count
-    variance = np.maximum(fma_f32(-mean, mean, (wide * wide).sum(1).astype(F32) / count), F32(0))
+    mean = total / F32(count)
+    variance = np.maximum(fma_f32(-mean, mean, squares / F32(count)), F32(0))
     scale = F32(source.scale)
     deviation = np.sqrt((variance * scale * scale).astype(np.float64) + eps)
     with np.errstate(divide="ignore"):
@@ -87,7 +107,7 @@ def layer_norm(codes: Codes, source: PerTensor, weight: Floats, bias: Floats, ep
     fma((q - z - mean) * factor, weight, bias); the last N % 32 elements of a row are quantized by scalar code.
     Source: kernels/QuantizedOpKernels.cpp, quantized_normalize_kernel.
     """
-    mean, factor = moments(codes, source, eps)
+    mean, factor = moments(*sums(codes), codes.shape[1], source, eps)
     shifted = (codes.astype(np.int32) - source.zero_point).astype(F32)
     real = fma_f32((shifted - mean[:, None]) * factor[:, None], weight, bias)
     split = codes.shape[1] // VECTOR_CODES * VECTOR_CODES
@@ -109,22 +129,29 @@ def group_norm(
     Contiguous: fma(q - z - mean, factor * weight[c], bias[c]), all in vector code.
     channels_last, 4 dimensions: fma(q - z, scale, fma(-scale, mean, bias[c])) with scale = factor * weight[c]; each
     pixel's last channels past a multiple of 32, of the group or in maps of LARGE_MAP pixels of all channels, are
-    quantized by scalar code. There PyTorch sums large maps in float32, thread by thread; here sums are exact.
+    quantized by scalar code. Such large maps are summed in float32, and with more threads in another order.
     Source: qnormalization.cpp; kernels/QuantizedOpKernels.cpp, quantized_normalize_kernel,
     quantized_groupnorm_nhwc_kernel.
     """
     batch, channels = codes.shape[:2]
     per_group = channels // groups
+    pixels = int(np.prod(codes.shape[2:]))
+    large = channels_last and pixels >= LARGE_MAP
+    totals = (
+        sums_of_large_map(codes.reshape(batch, channels, pixels), groups)
+        if large
+        else sums(codes.reshape(batch * groups, -1))
+    )
     mean, factor = (
         np.repeat(moment.reshape(batch, groups), per_group, axis=1)[:, :, None]
-        for moment in moments(codes.reshape(batch * groups, -1), source, eps)
+        for moment in moments(*totals, per_group * pixels, source, eps)
     )
     shifted = (codes.reshape(batch, channels, -1).astype(np.int32) - source.zero_point).astype(F32)
     scale, offset = factor * weight[:, None], bias[:, None]
     if not channels_last:
         return quantize_body(fma_f32(shifted - mean, scale, offset), output).reshape(codes.shape)
     real = fma_f32(shifted, scale, fma_f32(-scale, mean, np.broadcast_to(offset, scale.shape)))
-    run = per_group if shifted.shape[2] < LARGE_MAP else channels
+    run = channels if large else per_group
     in_body = np.arange(channels) % run < run // VECTOR_CODES * VECTOR_CODES
     chosen = np.where(in_body[:, None], quantize_body(real, output), quantize_tail(real, output))
     return chosen.reshape(codes.shape)

@@ -95,7 +95,7 @@ def layer_norm(context: ImportContext, node: Node) -> QuantizedValue:
         raise context.unsupported(node, f"normalized_shape {normalized} of an input {list(value.shape)}")
     elements = int(np.prod(normalized))
     rows = value.with_expr(context.emit(relax.op.reshape(value.expr, (-1, elements))))
-    mean, factor = _moments(context, node, rows)
+    mean, factor = _moments(context, node, _sums(context, rows.expr), elements, value.qparams)
     centered = relax.op.subtract(_real_codes(context, rows), mean)
     real = context.emit(relax.op.multiply(centered, factor))
     weight, bias = (_weights(context, node, name, (1, elements)) for name in ("weight", "bias"))
@@ -111,8 +111,8 @@ def layer_norm(context: ImportContext, node: Node) -> QuantizedValue:
     "quantized::group_norm",
     "quantized::instance_norm",
     lowering="integer sums, float32 arithmetic, round",
-    note="PyTorch sums a channels-last map of 512 pixels or more in float32, thread by thread, and writes only the "
-    "first N batches of channels-last groups of N elements; ours sums exactly and writes all",
+    note="PyTorch sums channels-last maps of 512 pixels or more in float32, in an order that depends on the threads: "
+    "ours is that of one thread. It writes only the first N batches of channels-last groups of N elements; ours all",
 )
 def group_norm(context: ImportContext, node: Node) -> QuantizedValue:
     """quantized::group_norm(Tensor input, int num_groups, Tensor? weight, Tensor? bias, float eps, float output_scale,
@@ -130,10 +130,13 @@ def group_norm(context: ImportContext, node: Node) -> QuantizedValue:
     if groups < 1 or channels % groups:
         raise context.unsupported(node, f"{groups} groups of {channels} channels")
     per_group, pixels = channels // groups, int(np.prod(value.shape[2:]))
-    rows = value.with_expr(context.emit(relax.op.reshape(value.expr, (batch, groups, per_group * pixels))))
-    mean, factor = (
-        context.emit(relax.op.reshape(moment, (batch, groups, 1, 1))) for moment in _moments(context, node, rows)
-    )
+    large = value.channels_last and pixels >= LARGE_MAP
+    if large:
+        totals = _sums_of_large_map(context, value, groups)
+    else:
+        totals = _sums(context, context.emit(relax.op.reshape(value.expr, (batch, groups, per_group * pixels))))
+    moments = _moments(context, node, totals, per_group * pixels, value.qparams)
+    mean, factor = (context.emit(relax.op.reshape(moment, (batch, groups, 1, 1))) for moment in moments)
     maps = value.with_expr(context.emit(relax.op.reshape(value.expr, (batch, groups, per_group, pixels))))
     weight, bias = (_weights(context, node, name, (1, groups, per_group, 1)) for name in ("weight", "bias"))
     scale = factor if weight is None else context.emit(relax.op.multiply(factor, weight))
@@ -146,9 +149,9 @@ def group_norm(context: ImportContext, node: Node) -> QuantizedValue:
     else:
         shift = context.emit(fused_multiply_add((relax.op.negative(scale), mean), offset))
         real = context.emit(fused_multiply_add((codes, scale), shift))
-        if pixels >= LARGE_MAP:
+        if large:
             real = context.emit(relax.op.reshape(real, (batch, 1, channels, pixels)))
-        run = channels if pixels >= LARGE_MAP else per_group
+        run = channels if large else per_group
         quantized = _quantize(context, real, output, axis=2, split=run // VECTOR_CODES * VECTOR_CODES)
     return _named(context, node, relax.op.reshape(quantized, value.shape), output)
 
@@ -168,24 +171,43 @@ def _weights(context: ImportContext, node: Node, name: str, shape: tuple[int, ..
     return context.emit(relax.op.reshape(tensor.expr, shape))
 
 
-def _moments(context: ImportContext, node: Node, rows: QuantizedValue) -> tuple[Any, Any]:
-    """Returns numerics_norm.moments along the last axis, which stays with length 1."""
-    eps, scale = context.number(node, "eps"), np.float32(rows.qparams.scale)
-    count = rows.shape[-1]
-    wide = "int32" if count * 255**2 < 2**31 else "int64"
-    codes = context.emit(cast(rows.expr, wide))
-    divisor = constant([float(count)], "float32")
-    mean, mean_square = (
-        context.emit(relax.op.divide(cast(relax.op.sum(terms, axis=[-1], keepdims=True), "float32"), divisor))
+def _sums(context: ImportContext, rows: Any) -> tuple[Any, Any]:
+    """Returns numerics_norm.sums along the last axis, which stays with length 1."""
+    wide = "int32" if static_shape(rows)[-1] * 255**2 < 2**31 else "int64"
+    codes = context.emit(cast(rows, wide))
+    total, squares = (
+        context.emit(cast(relax.op.sum(terms, axis=[-1], keepdims=True), "float32"))
         for terms in (codes, relax.op.multiply(codes, codes))
     )
+    return total, squares
+
+
+def _sums_of_large_map(context: ImportContext, value: QuantizedValue, groups: int) -> tuple[Any, Any]:
+    """Returns numerics_norm.sums_of_large_map; Relax's sum over one axis adds from the first element to the last."""
+    batch, channels = value.shape[:2]
+    codes = context.emit(cast(relax.op.reshape(value.expr, (batch, channels, -1)), "int32"))
+    totals = []
+    for terms in (codes, relax.op.multiply(codes, codes)):
+        of_channels = context.emit(relax.op.sum(cast(context.emit(terms), "float32"), axis=[-1]))
+        of_groups = relax.op.reshape(of_channels, (batch, groups, channels // groups))
+        totals.append(context.emit(relax.op.sum(context.emit(of_groups), axis=[-1])))
+    return totals[0], totals[1]
+
+
+def _moments(
+    context: ImportContext, node: Node, totals: tuple[Any, Any], count: int, qparams: PerTensor
+) -> tuple[Any, Any]:
+    """Returns numerics_norm.moments."""
+    eps, scale = context.number(node, "eps"), np.float32(qparams.scale)
+    divisor = constant([float(count)], "float32")
+    mean, mean_square = (context.emit(relax.op.divide(total, divisor)) for total in totals)
     spread = fused_multiply_add((relax.op.negative(mean), mean), mean_square)
     variance = context.emit(relax.op.maximum(spread, constant([0.0], "float32")))
     wide_scale = constant([np.float64(scale)], "float64")
     scaled = cast(product(product(variance, wide_scale), wide_scale), "float64")
     deviation = context.emit(relax.op.sqrt(relax.op.add(scaled, constant([eps], "float64"))))
     factor = context.emit(cast(relax.op.divide(wide_scale, deviation), "float32"))
-    centre = relax.op.subtract(mean, constant([float(rows.qparams.zero_point)], "float32"))
+    centre = relax.op.subtract(mean, constant([float(qparams.zero_point)], "float32"))
     return context.emit(centre), factor
 
 
