@@ -85,6 +85,10 @@ def _codes_one_a_byte(tensor: torch.Tensor, bits: int) -> npt.NDArray[np.integer
     return np.ascontiguousarray(codes.reshape(-1)[: tensor.numel()].reshape(tensor.shape))
 
 
+class UnreadableParamsError(UnsupportedQuantSchemeError):
+    """Parameters packed for qnnpack that PyTorch cannot unpack, nor write to a file: 3-d convolutions."""
+
+
 def is_packed(value: Any) -> bool:
     """Tells whether a value is one of PyTorch's packed weight objects."""
     return isinstance(value, torch.ScriptObject) and _type_name(value).endswith(("PackedParamsBase", "CellParamsBase"))
@@ -114,11 +118,10 @@ def unpack(
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         if "QNNPACK only supports" in reason:
-            # its __getstate__ unpacks too: nothing of the object can be read
-            reason += (
-                "; make or load the model with torch.backends.quantized.engine = 'fbgemm', which will pack them for "
-                "fbgemm, and import with engine='qnnpack'"
-            )
+            raise UnreadableParamsError(
+                f"weight {name} of {consumer} is packed for qnnpack, and PyTorch does not unpack 3-d convolutions "
+                "packed for it; pass the model's file, or the model packed for fbgemm, and engine='qnnpack'"
+            ) from error
         raise UnsupportedQuantSchemeError(f"weight {name} of {consumer} cannot be unpacked: {reason}") from error
     raise UnsupportedQuantSchemeError(
         f"weight {name} of {consumer} is a {kind}; accepted are packed params of Conv1d/2d/3d, ConvTranspose, Linear,"

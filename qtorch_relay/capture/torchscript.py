@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from qtorch_relay.capture.convert import to_graph
-from qtorch_relay.capture.engine import quantized_engine
+from qtorch_relay.capture.engine import quantized_engine, resolve_engine
 from qtorch_relay.capture.files import load_model
 from qtorch_relay.capture.graph import Graph
 from qtorch_relay.capture.input_arguments import name_outputs, replace_inputs
@@ -26,6 +26,7 @@ from qtorch_relay.capture.inputs import (
 )
 from qtorch_relay.capture.mutation import refuse_state, rename_mutated
 from qtorch_relay.capture.observers import drop_idle_observers
+from qtorch_relay.capture.packed import UnreadableParamsError
 from qtorch_relay.capture.passes import drop_messages, fold, inline, resolve_attributes
 from qtorch_relay.capture.provenance import SourceMap
 from qtorch_relay.capture.specialize import specialize
@@ -57,7 +58,13 @@ def from_torch(
     sizes: what the named dimensions of input_infos are in this graph.
     Raises: EngineError, InvalidInputError, ModelFileError, UnsupportedOpError, UnsupportedQuantSchemeError.
     """
-    return capture_model(model, input_infos, engine, sizes).graph
+    try:
+        return capture_model(model, input_infos, engine, sizes).graph
+    except UnreadableParamsError:
+        # The codes of a weight are the same in every engine's packing. A file, or a model packed for fbgemm, is packed
+        # for the engine that is set while it is captured.
+        graph = capture_model(model, input_infos, "fbgemm", sizes).graph
+        return replace(graph, engine=resolve_engine(engine))
 
 
 def capture_model(
