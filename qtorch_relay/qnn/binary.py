@@ -161,8 +161,9 @@ def _binary_type(operands: Operands) -> Any:
 
 def side_axis(operands: Operands, side: str) -> int:
     """Returns the axis of a side's scales and zero points, counted from 0."""
-    rank, axis = len(operands.shape(side)), operands.attrs[f"{side}_axis"]
-    if not -rank <= axis < max(rank, 1):
+    # a scalar counts as a vector of one, whose axis is 0 or -1
+    rank, axis = max(len(operands.shape(side)), 1), operands.attrs[f"{side}_axis"]
+    if not -rank <= axis < rank:
         raise VerifyError(f"{operands.op.name}: {side}_axis {axis} is outside a tensor of rank {rank}")
     return int(axis % max(rank, 1))
 

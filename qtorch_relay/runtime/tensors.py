@@ -57,7 +57,8 @@ def to_torch(output: Any, spec: TensorSpec) -> Any:
     if qparams is None:
         return tensor
     if spec.channels_last:
-        tensor = tensor.contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if tensor.dim() == 4 else torch.channels_last_3d
+        tensor = tensor.contiguous(memory_format=layout)
     if isinstance(qparams, PerTensor):
         return torch._make_per_tensor_quantized_tensor(tensor, qparams.scale, qparams.zero_point)
     scales, zero_points = torch.tensor(qparams.scales), torch.tensor(qparams.zero_points)
