@@ -21,6 +21,9 @@ WEIGHT = ((8, 4, 3, 3), "int8")
 Inputs = dict[str, tuple[tuple[int, ...], str]]
 
 
+_SUM_FACTORS = ("input_factor", "kernel_factor", "addend", "residual_factor", "output_factor")
+
+
 def conv(x: Any, w: Any, **changes: Any) -> Any:
     arguments = {
         "input_zero_point": 3,
@@ -58,6 +61,26 @@ BROKEN: dict[str, tuple[Inputs, Callable[..., Any], str]] = {
     ),
     "axis_outside_the_tensor": ({"x": X}, lambda x: qnn.dequantize(x, 0.5, 0, axis=4), "axis 4 is outside"),
     "data_of_wrong_dtype": ({"x": X}, lambda x: qnn.quantize(x, 0.5, 0), "data must be float32, found uint8"),
+    "transposed_channels_that_do_not_match": (
+        {"x": X, "w": ((8, 4, 3, 3), "int8")},
+        lambda x, w: qnn.conv2d_transpose(x, w, 3, 0, 0.5, 0.25),
+        "4 input channels and a weight for 8 do not go together with 1 groups",
+    ),
+    "transposed_kernel_size_of_another_weight": (
+        {"x": X, "w": ((4, 8, 3, 3), "int8")},
+        lambda x, w: qnn.conv2d_transpose(x, w, 3, 0, 0.5, 0.25, kernel_size=(2, 2)),
+        "kernel_size is (2, 2), the weight's (3, 3)",
+    ),
+    "transposed_output_without_pixels": (
+        {"x": X, "w": ((4, 8, 1, 1), "int8")},
+        lambda x, w: qnn.conv2d_transpose(x, w, 3, 0, 0.5, 0.25, padding=(3, 3)),
+        "the output of (1, 4, 6, 6) would be empty",
+    ),
+    "residual_of_another_shape": (
+        {"x": SUMS, "r": ((1, 4, 6, 5), "uint8")},
+        lambda x, r: qnn.requantize_add(x, r, 0.5, 0.5, 0, 0.5, 0, 1, factors=dict.fromkeys(_SUM_FACTORS, 1.0)),
+        "residual must have data's shape (1, 4, 6, 6), found (1, 4, 6, 5)",
+    ),
     "unknown_rounding": (
         {"x": SUMS},
         lambda x: qnn.requantize(x, 0.5, 0, 0.5, 0, rounding="DOWN"),
@@ -163,7 +186,7 @@ def test_broken_rule_is_named(name: str) -> None:
 def test_zero_point_that_is_not_constant_is_refused() -> None:
     mod = module(
         {"x": X, "z": ((), "int32")},
-        lambda x, z: qnn.dequantize(x, 0.5, z),
+        lambda x, z: qnn.requantize(x, 0.5, z, 0.25, 0),
     )
     with pytest.raises(VerifyError, match="input_zero_point must be a constant"):
         verify(mod)
