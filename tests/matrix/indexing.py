@@ -64,7 +64,7 @@ def cases() -> Iterator[Case]:
     yield from both_layouts(
         "aten::pad", "reflect", lambda q: functional.pad(q, (1, 2, 3, 0), mode="reflect"), (2, 3, 5, 4)
     )
-    yield from rows("aten::pad", "reflect", lambda q: functional.pad(q, (3, 2), mode="reflect"), (2, 3, 4))
+    yield from rows("aten::pad", "reflect-rank 3", lambda q: functional.pad(q, (3, 2), mode="reflect"), (2, 3, 4))
     yield from rows("aten::reflection_pad1d", "2-1", lambda q: torch.ops.aten.reflection_pad1d(q, [2, 1]), (2, 3, 4))
     yield from both_layouts(
         "aten::reflection_pad2d", "all", lambda q: torch.ops.aten.reflection_pad2d(q, [2, 1, 1, 3]), (2, 3, 5, 4)

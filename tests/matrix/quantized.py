@@ -18,6 +18,7 @@ ENDS = {"u8-z0": (torch.quint8, 0), "u8-z255": (torch.quint8, 255), "s8-z-128": 
 FLOAT_ENGINES = ("fbgemm", "onednn", "x86")
 # For ops whose code never asks for the engine: the portable program of fbgemm and the optimized one of x86 are all.
 _NO_ENGINE = "the op has one kernel for all engines, so the program is fbgemm's"
+_NOT_QNNPACK = "the op asks only whether the engine is qnnpack, so the program is fbgemm's"
 ONE_KERNEL: dict[str, Any] = {
     "engines": ("fbgemm", "x86"),
     "left_out": dict.fromkeys(("onednn", "qnnpack"), _NO_ENGINE),
@@ -92,3 +93,19 @@ def both_layouts(
 def integers(*values: int) -> npt.NDArray[np.int64]:
     """Returns indices."""
     return np.asarray(values, np.int64)
+
+
+def crossed(
+    op: str, variant: str, function: Function, *shapes: tuple[int, ...] | npt.NDArray[Any], turn: int, **others: Any
+) -> Iterator[Case]:
+    """Yields two of the four rows of both_layouts, each dtype and each layout once; turn says which two.
+
+    Of quint8 the engine qnnpack has kernels of its own, of qint8 none.
+    """
+    for dtype, channels_last in (("u8", turn % 2 == 0), ("s8", turn % 2 == 1)):
+        unlike = ("onednn",) if dtype == "u8" else ("onednn", "qnnpack")
+        engines = {
+            "engines": tuple(engine for engine in ENGINES if engine not in unlike),
+            "left_out": dict.fromkeys(unlike, _NOT_QNNPACK),
+        }
+        yield row(op, variant, function, *shapes, dtype=dtype, channels_last=channels_last, **(engines | others))

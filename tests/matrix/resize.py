@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as functional
 
 from tests.matrix.case import Case
-from tests.matrix.quantized import ENDS, ONE_KERNEL
-from tests.matrix.quantized import both_layouts as _both_layouts
+from tests.matrix.quantized import ENDS, ONE_KERNEL, crossed, rows
 
 TARGETS: dict[str, dict[str, Any]] = {
     "x2": {"scale_factor": 2},
@@ -29,30 +28,33 @@ def _interpolated(options: dict[str, Any], mode: str) -> Any:
 
 def cases() -> Iterator[Case]:
     """Yields the rows."""
-    both_layouts = partial(_both_layouts, **ONE_KERNEL)
-    for name, options in TARGETS.items():
-        for mode, op in (("nearest", "aten::upsample_nearest2d"), ("nearest-exact", "aten::_upsample_nearest_exact2d")):
-            yield from both_layouts(op, name, _interpolated(options, mode), (2, 3, 5, 6))
+    both = partial(crossed, **ONE_KERNEL)
+    for turn, (name, options) in enumerate(TARGETS.items()):
+        yield from both("aten::upsample_nearest2d", name, _interpolated(options, "nearest"), (2, 3, 5, 6), turn=turn)
+        exact = _interpolated(options, "nearest-exact")
+        yield from both("aten::_upsample_nearest_exact2d", name, exact, (2, 3, 5, 6), turn=turn + 1)
         for align_corners in (False, True):
             if align_corners and "scale_factor" in options and name != "x2":
                 continue
-            given = options | {"align_corners": align_corners}
-            corners = "-corners" if align_corners else ""
-            yield from both_layouts(
-                "aten::upsample_bilinear2d", f"{name}{corners}", _interpolated(given, "bilinear"), (2, 19, 5, 6)
-            )
+            bilinear = _interpolated(options | {"align_corners": align_corners}, "bilinear")
+            variant = f"{name}{'-corners' if align_corners else ''}"
+            yield from both("aten::upsample_bilinear2d", variant, bilinear, (2, 11, 5, 6), turn=turn + align_corners)
+    bilinear = _interpolated({"scale_factor": 1.7}, "bilinear")
     for dtype in ENDS:
-        bilinear = _interpolated({"scale_factor": 1.7}, "bilinear")
-        yield from both_layouts("aten::upsample_bilinear2d", "end", bilinear, (1, 11, 7, 4), dtypes=(dtype,))
+        yield from rows("aten::upsample_bilinear2d", "end", bilinear, (1, 3, 7, 4), dtypes=(dtype,), **ONE_KERNEL)
     one = _interpolated({"size": (1, 1), "align_corners": True}, "bilinear")
-    yield from both_layouts("aten::upsample_bilinear2d", "to one", one, (1, 11, 7, 4))
-    for options in ({"scale_factor": 2}, {"scale_factor": 1.7}, {"size": (7, 3, 5)}):
-        for mode, op in (("nearest", "aten::upsample_nearest3d"), ("nearest-exact", "aten::_upsample_nearest_exact3d")):
-            name = "-".join(map(str, options.values())).replace(" ", "")
-            yield from both_layouts(op, name, _interpolated(options, mode), (2, 3, 4, 3, 5))
-    direct = torch.ops.aten.upsample_nearest2d
-    yield from both_layouts("aten::upsample_nearest2d", "direct", lambda q: direct(q, [9, 8], 1.9, None), (2, 3, 5, 6))
-    direct_bilinear = torch.ops.aten.upsample_bilinear2d
-    yield from both_layouts(
-        "aten::upsample_bilinear2d", "direct", lambda q: direct_bilinear(q, [9, 8], False, 1.9, None), (2, 9, 5, 6)
+    yield from both("aten::upsample_bilinear2d", "to one", one, (1, 11, 7, 4), turn=0)
+    for turn, options in enumerate(({"scale_factor": 2}, {"scale_factor": 1.7}, {"size": (7, 3, 5)})):
+        name = "-".join(map(str, options.values())).replace(" ", "")
+        near, exact = _interpolated(options, "nearest"), _interpolated(options, "nearest-exact")
+        yield from both("aten::upsample_nearest3d", name, near, (2, 3, 4, 3, 5), turn=turn)
+        yield from both("aten::_upsample_nearest_exact3d", name, exact, (2, 3, 4, 3, 5), turn=turn)
+    direct, direct_bilinear = torch.ops.aten.upsample_nearest2d, torch.ops.aten.upsample_bilinear2d
+    yield from both("aten::upsample_nearest2d", "direct", lambda q: direct(q, [9, 8], 1.9, None), (2, 3, 5, 6), turn=0)
+    yield from both(
+        "aten::upsample_bilinear2d",
+        "direct",
+        lambda q: direct_bilinear(q, [9, 8], False, 1.9, None),
+        (2, 9, 5, 6),
+        turn=0,
     )

@@ -34,6 +34,7 @@ def relu(context: ImportContext, node: Node) -> QuantizedValue | TensorValue:
     "aten::hardtanh_",
     "aten::relu6",
     "aten::clamp",
+    "aten::clip",
     "aten::leaky_relu",
     "aten::leaky_relu_",
     "aten::threshold",

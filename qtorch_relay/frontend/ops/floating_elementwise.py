@@ -292,6 +292,7 @@ def _by_dtype(expr: Any, on_float32: Callable[[Any], Any], on_float64: Callable[
 
 UNARY: dict[str, Unary] = {
     "clamp": _clamp,
+    "clip": _clamp,
     "elu": _elu,
     "gelu": _gelu,
     "hardsigmoid": _hardsigmoid,
