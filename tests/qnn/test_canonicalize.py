@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qtorch_relay._tvm import relax
 from qtorch_relay.qnn.printer import to_text
 from qtorch_relay.qnn.transform import CanonicalizeOps
 from qtorch_relay.qnn.transform.rules import RULES
 from qtorch_relay.qnn.verify import qnn_ops_in, verify
 from tests.qnn.build import body_lines, module, run
-from tests.qnn.cases import CASES, Case
+from tests.qnn.cases import Case
+from tests.qnn.relay_rows import ALL_CASES as CASES
 
 GOLDEN = Path(__file__).parent / "canonicalize.golden.txt"
 IDS = [case.name for case in CASES]
@@ -55,6 +57,13 @@ def test_codes_equal_the_numerics(case: Case) -> None:
 def test_canonicalizing_twice_changes_nothing(case: Case) -> None:
     once = CanonicalizeOps()(_module(case))
     assert to_text(CanonicalizeOps()(once)) == to_text(once)
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_module_is_well_formed_before_and_after(case: Case) -> None:
+    before = _module(case)
+    for mod in (before, CanonicalizeOps()(before)):
+        assert relax.analysis.well_formed(mod) is not False
 
 
 def test_every_op_has_a_case() -> None:

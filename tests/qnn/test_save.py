@@ -17,7 +17,8 @@ from qtorch_relay.qnn.save import module_json
 from qtorch_relay.qnn.transform import CanonicalizeOps
 from qtorch_relay.qnn.verify import verify
 from tests.qnn.build import module, run
-from tests.qnn.cases import CASES, Case
+from tests.qnn.cases import Case
+from tests.qnn.relay_rows import ALL_CASES as CASES
 
 
 def _module(case: Case) -> Any:

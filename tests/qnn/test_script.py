@@ -11,7 +11,8 @@ from qtorch_relay.errors import VerifyError
 from qtorch_relay.qnn.script import from_script, qnn, script_constants
 from qtorch_relay.qnn.verify import verify
 from tests.qnn.build import module
-from tests.qnn.cases import CASES, Case
+from tests.qnn.cases import Case
+from tests.qnn.relay_rows import ALL_CASES as CASES
 
 TEXT = """
 @I.ir_module

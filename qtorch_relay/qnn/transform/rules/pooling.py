@@ -58,21 +58,52 @@ def mean_of_sums(total: Expr, factor: np.ndarray[Any, Any], arithmetic: str, zer
 
 
 def _relay_avg_pool2d(operands: Operands) -> Expr:
-    """Codes of the output's parameters in int32, averaged by TVM's integer pool, which truncates, and clamped."""
-    attrs = operands.attrs
+    """Codes of the output's parameters in int32, their sums divided by the windows' counts, truncated, clamped.
+
+    TVM 0.27's own avg_pool2d leaves out windows that Relay's has in ceil_mode, and lowers int32 to int64.
+    Source: TVM 0.17, src/relay/qnn/op/avg_pool2d.cc, include/tvm/topi/nn/pooling.h.
+    """
+    attrs, layout = operands.attrs, operands.attrs["layout"]
     source, target = Parameters.of(operands, "input"), Parameters.of(operands, "output")
     codes = requantize_or_upcast(operands["data"], 4, source, target)
-    mean = relax.op.nn.avg_pool2d(
-        codes,
-        attrs["pool_size"],
-        attrs["strides"],
-        attrs["padding"],
-        attrs["dilation"],
-        attrs["ceil_mode"],
-        attrs["count_include_pad"],
-        attrs["layout"],
+    _, channels, *extents = canonical_dims(operands.shape("data"), layout)
+    outputs = pooled_extents(operands)
+    widths = {"N": (0, 0), "C": (0, 0)}
+    counts = []
+    for axis, letter in enumerate("HW"):
+        before, after = attrs["padding"][axis], attrs["padding"][axis + 2]
+        stride, reach = attrs["strides"][axis], (attrs["pool_size"][axis] - 1) * attrs["dilation"][axis]
+        first = np.arange(outputs[axis]) * stride - before
+        # in ceil_mode the last window hangs over the padding; what it meets there is 0
+        widths[letter] = (before, max(int(first[-1]) + reach + 1 - extents[axis], after))
+        counts.append(_taps(first, reach, attrs["dilation"][axis], extents[axis], after, attrs["count_include_pad"]))
+    flat = [width for letter in layout for width in widths[letter]]
+    total = relax.op.nn.conv2d(
+        relax.op.nn.pad(codes, flat) if any(flat) else codes,
+        constant(np.ones((channels, 1, *attrs["pool_size"])), "int32"),
+        strides=list(attrs["strides"]),
+        dilation=list(attrs["dilation"]),
+        groups=channels,
+        data_layout=layout,
+        kernel_layout="OIHW",
+        out_dtype="int32",
     )
+    count = np.maximum(np.multiply.outer(*counts), 1)
+    count = count[None, None] if layout == "NCHW" else count[None, :, :, None]
+    magnitude = relax.op.floor_divide(relax.op.abs(total), constant(count, "int32"))
+    mean = relax.op.where(relax.op.less(total, constant(0, "int32")), relax.op.negative(magnitude), magnitude)
     return saturate_int(mean, operands.dtype("data"))
+
+
+def _taps(
+    first: np.ndarray[Any, Any], reach: int, dilation: int, extent: int, after: int, include_pad: bool
+) -> np.ndarray[Any, Any]:
+    """Returns how many taps of each window along one axis count: those before the end, and after the start unless
+    padding counts."""
+    last = np.minimum(first + reach, extent - 1 + (after if include_pad else 0))
+    skipped = 0 if include_pad else np.maximum((dilation - 1 - first) // dilation, 0)
+    taps: np.ndarray[Any, Any] = np.trunc((last - first - dilation * skipped) / dilation).astype(np.int64) + 1
+    return taps
 
 
 def _factor(operands: Operands) -> np.ndarray[Any, Any]:
