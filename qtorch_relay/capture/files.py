@@ -1,4 +1,4 @@
-"""Reads TorchScript files; every way a file can be wrong is one sentence."""
+"""Reads TorchScript files and exported programs; every way a file can be wrong is one sentence."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from pathlib import Path
 
 import torch
 
-from qtorch_relay.errors import ModelFileError, UnsupportedOpError
+from qtorch_relay.errors import ModelFileError
 
 _HOW_TO_SAVE = "save the model with torch.jit.save(torch.jit.trace(model, example), path)"
 
 
-def load_model(path: str | os.PathLike[str]) -> torch.jit.ScriptModule:
-    """Returns the TorchScript model of a file, on the CPU, packed for the engine that is set now.
+def load_model(path: str | os.PathLike[str]) -> torch.jit.ScriptModule | torch.export.ExportedProgram:
+    """Returns the TorchScript model of a file, on the CPU, packed for the engine that is set now; of a .pt2 file the
+    exported program.
 
-    Raises: ModelFileError if the file is missing, truncated, or not TorchScript; UnsupportedOpError for a .pt2 file.
+    Raises: ModelFileError if the file is missing, truncated, or neither.
     """
     if not os.fspath(path):
         raise ModelFileError("the path of the model is empty; give the path of a TorchScript file")
@@ -26,8 +27,6 @@ def load_model(path: str | os.PathLike[str]) -> torch.jit.ScriptModule:
         raise ModelFileError(f"{file}: no such file")
     if file.is_dir():
         raise ModelFileError(f"{file} is a directory; give the path of a TorchScript file")
-    if file.suffix == ".pt2":
-        raise UnsupportedOpError(f"{file}: exported programs (.pt2) are not supported yet; {_HOW_TO_SAVE}")
     try:
         with zipfile.ZipFile(file) as archive:
             names = {name.split("/", 1)[-1] for name in archive.namelist()}
@@ -49,10 +48,20 @@ def load_model(path: str | os.PathLike[str]) -> torch.jit.ScriptModule:
             f"{file} is a bundle, compiled already: qtorch_relay.load reads it, "
             "`qtorch-relay run` too if it is named .qtr"
         )
+    if file.suffix == ".pt2":
+        return _load_program(file)
     if "constants.pkl" not in names:
         what = "holds pickled Python objects (torch.save)" if "data.pkl" in names else "is a zip file"
         raise ModelFileError(f"{file} {what}, not TorchScript; {_HOW_TO_SAVE}")
     return _load(file)
+
+
+def _load_program(file: Path) -> torch.export.ExportedProgram:
+    try:
+        return torch.export.load(str(file))
+    except Exception as error:  # torch.export.load has no list of what it raises: KeyError, AssertionError, JSON errors
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelFileError(f"{file} cannot be loaded; torch.export.load says: {reason}") from error
 
 
 def _load(file: Path) -> torch.jit.ScriptModule:

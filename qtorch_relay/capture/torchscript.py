@@ -30,11 +30,14 @@ from qtorch_relay.capture.packed import UnreadableParamsError
 from qtorch_relay.capture.passes import drop_messages, fold, inline, resolve_attributes
 from qtorch_relay.capture.provenance import SourceMap
 from qtorch_relay.capture.specialize import specialize
-from qtorch_relay.errors import InvalidInputError, UnsupportedOpError
+from qtorch_relay.errors import InvalidInputError
 
 # How torch.jit.trace says that it cannot record what a model returns.
 _OUTPUT_WORDS = ("Tracer cannot infer type of", "can be output from traced functions")
-_ACCEPTED = "accepted are a torch.jit.ScriptModule, an nn.Module, or the path of a TorchScript file"
+_ACCEPTED = (
+    "accepted are a torch.jit.ScriptModule, an nn.Module, a torch.export.ExportedProgram, or the path of a TorchScript "
+    "or .pt2 file"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +53,8 @@ def from_torch(
 ) -> Graph:
     """Returns the neutral graph of a model for inputs of the given shapes.
 
-    model: torch.jit.ScriptModule (traced, scripted, frozen or not), nn.Module (traced here in eval mode), or the path
-        of a .pt file. The model is not changed.
+    model: torch.jit.ScriptModule (traced, scripted, frozen or not), nn.Module (traced here in eval mode),
+        torch.export.ExportedProgram, or the path of a .pt or .pt2 file. The model is not changed.
     input_infos: [("x", (1, 3, 224, 224))], [("x", ((1, 3, 224, 224), "float32"))], or example tensors or arrays;
         capture.inputs.parse_input_infos has all forms.
     engine: "fbgemm", "onednn", "x86" or "qnnpack"; None = torch.backends.quantized.engine.
@@ -96,22 +99,38 @@ def capture_model(
 
 def _as_script(model: Any, arguments: Sequence[InputArgument]) -> tuple[Any, Any]:
     """Returns the torch._C.ScriptModule of a model, and what it returned if it is an nn.Module, which is traced."""
+    is_exported = False
     if isinstance(model, str | os.PathLike):
         model = load_model(model)
     if isinstance(model, torch.export.ExportedProgram):
-        raise UnsupportedOpError("exported programs are not supported yet; pass the quantized module or its trace")
+        # The module that runs the program; its trace has the program's ops, one for one. It has no eval().
+        model, is_exported = model.module(), True
     if not isinstance(model, torch.nn.Module):
         raise InvalidInputError(f"the model is a {type(model).__name__}; {_ACCEPTED}")
-    script, returned = (model, None) if isinstance(model, torch.jit.ScriptModule) else _trace(model, arguments)
+    if isinstance(model, torch.jit.ScriptModule):
+        script, returned = model, None
+    else:
+        script, returned = _trace(model, arguments) if is_exported else _trace_in_eval_mode(model, arguments)
     if not script._c._has_method("forward"):
         raise InvalidInputError("the model has no forward method; script or trace the module that has one")
     return script._c, returned
 
 
-def _trace(model: torch.nn.Module, arguments: Sequence[InputArgument]) -> tuple[torch.jit.ScriptModule, Any]:
-    """Returns the trace of a model in eval mode, and what the model returned."""
+def _trace_in_eval_mode(
+    model: torch.nn.Module, arguments: Sequence[InputArgument]
+) -> tuple[torch.jit.ScriptModule, Any]:
+    """Returns the trace of a model in eval mode, and what the model returned; the model's mode stays what it is."""
     training = [module for module in model.modules() if module.training]
     model.eval()
+    try:
+        return _trace(model, arguments)
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _trace(model: torch.nn.Module, arguments: Sequence[InputArgument]) -> tuple[torch.jit.ScriptModule, Any]:
+    """Returns the trace of a model, and what the model returned."""
     returned: list[Any] = []
     # The tracer calls forward once. A trace makes tuples of named tuples; the hook sees what the model itself returns.
     hook = model.register_forward_hook(lambda _module, _inputs, output: returned.append(output))
@@ -135,8 +154,6 @@ def _trace(model: torch.nn.Module, arguments: Sequence[InputArgument]) -> tuple[
         ) from error
     finally:
         hook.remove()
-        for module in training:
-            module.training = True
 
 
 def _name_inputs(

@@ -14,7 +14,7 @@ from qtorch_relay.capture.engine import quantized_engine, resolve_engine
 from qtorch_relay.capture.inputs import InputArgument, InputSpec, parse_input_infos
 from qtorch_relay.capture.reference import run_reference
 from qtorch_relay.capture.torchscript import capture_model, from_torch
-from qtorch_relay.errors import EngineError, InvalidInputError, ModelFileError, UnsupportedOpError
+from qtorch_relay.errors import EngineError, InvalidInputError, ModelFileError
 from qtorch_relay.qparams import PerTensor
 
 
@@ -87,12 +87,13 @@ def test_bad_files_are_model_file_errors(tmp_path, model_file, name, make, messa
     assert "\n" not in str(caught.value)
 
 
-def test_exported_programs_are_refused_for_now(tmp_path):
+def test_exported_programs_that_cannot_be_read_or_run(tmp_path):
     program = torch.export.export(nn.Linear(4, 3), (torch.zeros(1, 4),))
-    with pytest.raises(UnsupportedOpError, match="exported programs"):
-        from_torch(program, [("x", (1, 4))])
-    torch.export.save(program, tmp_path / "model.pt2")
-    with pytest.raises(UnsupportedOpError, match=r"exported programs \(\.pt2\)"):
+    with pytest.raises(InvalidInputError, match="the model cannot be traced with input 'x', float32 \\[2, 4\\]"):
+        from_torch(program, [("x", (2, 4))])
+    with zipfile.ZipFile(tmp_path / "model.pt2", "w") as archive:
+        archive.writestr("model/version", "1")
+    with pytest.raises(ModelFileError, match=r"cannot be loaded; torch.export.load says: "):
         from_torch(tmp_path / "model.pt2", [("x", (1, 4))])
 
 
