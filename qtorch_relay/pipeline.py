@@ -229,8 +229,12 @@ def machine_passes() -> Any:
 
 
 def _has_codes(mod: Any) -> bool:
-    """Says whether an imported module computes anything quantized."""
-    return any(op_name(binding.value).startswith("qnn.") for binding in bindings_of(mod["main"]))
+    """Says whether an imported module computes anything quantized, or has weights of 8-bit codes (embeddings)."""
+    main = mod["main"]
+    weights = main.params[int(main.attrs["num_input"]) :]
+    if any(str(weight.ty.dtype) in ("uint8", "int8") for weight in weights):
+        return True
+    return any(op_name(binding.value).startswith("qnn.") for binding in bindings_of(main))
 
 
 def _portable_messages(target: Target, kernels: bool) -> list[str]:
