@@ -33,5 +33,5 @@ def quantized_matmul(context: ImportContext, node: Node) -> QuantizedValue:
         for value in (lhs, rhs)
     ]
     real = context.emit(cast(context.emit(relax.op.matmul(*wide)), "float32"))
-    codes = quantize(real, output.scale, output.zero_point, out_dtype=output.dtype)
+    codes = quantize(real, output.scale, output.zero_point, out_dtype=output.dtype, arithmetic="fused")
     return QuantizedValue(context.emit(codes, node.scope or "matmul"), output)
