@@ -89,8 +89,32 @@ class WithNumber(nn.Module):
         return results if forgets_out else [*results, torch.relu(outs[0]), torch.relu(outs[2])]
 
 
+def _of_32_bits() -> Iterator[Case]:
+    q = torch.ops.quantized
+
+    def codes(x: torch.Tensor, scale: float, zero_point: int) -> torch.Tensor:
+        return torch.quantize_per_tensor(x, scale, zero_point, torch.qint32)
+
+    def cat(x: torch.Tensor, y: torch.Tensor) -> Any:
+        parts = [codes(x, 1e-3, 5), codes(y, 2e-3, -7)]
+        last = [part.contiguous(memory_format=torch.channels_last) for part in parts]
+        return q.cat(parts, 1, 3e-3, 11), q.cat_relu(last, 1, 3e-3, 11), q.cat(last, 1, None, None)
+
+    for magnitude in (3.0, 3e4):
+        inputs = tuple(uniform((2, 16, 4, 4), seed, -magnitude, magnitude) for seed in (10, 11))
+        for op in ("add", "add_relu", "mul", "mul_relu"):
+
+            def binary(x: torch.Tensor, y: torch.Tensor, op: str = op, magnitude: float = magnitude) -> Any:
+                output = 3e-3 if op.startswith("add") else 1e-2 * magnitude
+                return getattr(q, op)(codes(x, 1e-3 * magnitude, 5), codes(y, 2e-3 * magnitude, -7), output, 11)
+
+            yield Case(f"quantized::{op}", f"qint32-{magnitude:g}", lambda f=binary: Apply(f), inputs)
+        yield Case("quantized::cat", f"qint32-{magnitude:g}", lambda: Apply(cat), inputs)
+
+
 def cases() -> Iterator[Case]:
     """Yields the rows."""
+    yield from _of_32_bits()
     for dtype in DTYPES:
         for op in ("add", "add_relu", "mul", "mul_relu"):
             packet = getattr(torch.ops.quantized, op)
@@ -147,7 +171,7 @@ def _concatenations(dtype: torch.dtype) -> Iterator[Case]:
 
     for layout in (torch.contiguous_format, torch.channels_last):
         for relu in ("", "_relu"):
-            for dim in (1, -3):
+            for dim in (1, -3) if layout == torch.channels_last else (1,):
 
                 def run(x: torch.Tensor, layout: Any = layout, relu: str = relu, dim: int = dim) -> Any:
                     parts = pieces(x, layout)
@@ -160,7 +184,7 @@ def _concatenations(dtype: torch.dtype) -> Iterator[Case]:
                     return results
 
                 variant = f"{name_of(dtype)}-{str(layout).removeprefix('torch.')}-dim{dim}"
-                for shape in ((2, 11, 3, 5), (1, 40, 2, 2)):
+                for shape in ((2, 11, 3, 5), (1, 40, 2, 2)) if dim == 1 and not relu else ((2, 11, 3, 5),):
                     yield Case(
                         f"quantized::cat{relu}",
                         f"{variant}-{shape[1]}",

@@ -9,6 +9,7 @@ import numpy as np
 from qtorch_relay.capture.graph import Node
 from qtorch_relay.engine_constants import fixed_point_add_factors, mul_multiplier
 from qtorch_relay.frontend.context import ImportContext
+from qtorch_relay.frontend.ops import arithmetic_int32
 from qtorch_relay.frontend.ops.accumulator import clamp_below_zero
 from qtorch_relay.frontend.ops.table import emit_table
 from qtorch_relay.frontend.registry import converter
@@ -20,6 +21,7 @@ _TAIL = (
     "the last numel % 64 elements of a run (all, where operands lie differently in memory) go through scalar code in "
     "PyTorch, which rounds ties and products otherwise; ours is the vector code everywhere"
 )
+_WRAPS = "of qint32: a result beyond 32 bits wraps in PyTorch's vector code and saturates in ours"
 
 
 def _scale_args(lhs: QuantizedValue, rhs: QuantizedValue, output: PerTensor) -> tuple[Any, ...]:
@@ -88,6 +90,9 @@ def _add(
     *,
     fixed_point: bool,
 ) -> QuantizedValue:
+    if output.dtype == "int32":
+        total = arithmetic_int32.emit_add(context, lhs, rhs, output)
+        return _activated(context, node, QuantizedValue(context.emit(total, node.scope or "add"), output))
     factors = {}
     if fixed_point:
         factors = fixed_point_add_factors(lhs.qparams.scale, rhs.qparams.scale, output.scale).operands()
@@ -102,7 +107,7 @@ def _add(
     return _activated(context, node, QuantizedValue(context.emit(expr, node.scope or "add"), output))
 
 
-@converter("quantized::mul", "quantized::mul_relu", lowering="qnn.mul (+ maximum)")
+@converter("quantized::mul", "quantized::mul_relu", lowering="qnn.mul (+ maximum)", note=_WRAPS)
 def quantized_mul(context: ImportContext, node: Node) -> QuantizedValue:
     """quantized::mul(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor qc
 
@@ -118,6 +123,7 @@ def quantized_mul(context: ImportContext, node: Node) -> QuantizedValue:
     "quantized::mul_out",
     "quantized::mul_relu_out",
     lowering="qnn.mul (+ maximum)",
+    note=_WRAPS,
 )
 def quantized_mul_out(context: ImportContext, node: Node) -> QuantizedValue:
     """quantized::mul.out(Tensor qa, Tensor qb, Tensor(a!) out) -> Tensor(a!) out
@@ -131,6 +137,9 @@ def quantized_mul_out(context: ImportContext, node: Node) -> QuantizedValue:
 def _mul(
     context: ImportContext, node: Node, lhs: QuantizedValue, rhs: QuantizedValue, output: PerTensor
 ) -> QuantizedValue:
+    if output.dtype == "int32":
+        product = arithmetic_int32.emit_mul(lhs, rhs, output)
+        return _activated(context, node, QuantizedValue(context.emit(product, node.scope or "mul"), output))
     multiplier = mul_multiplier(lhs.qparams.scale, rhs.qparams.scale, output.scale)
     expr = mul(
         lhs.expr,

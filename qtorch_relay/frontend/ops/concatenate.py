@@ -9,13 +9,12 @@ from qtorch_relay.capture.graph import Node
 from qtorch_relay.errors import UnsupportedOpError
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.accumulator import clamp_below_zero
+from qtorch_relay.frontend.ops.arithmetic_int32 import CAT_LANES, emit_cat
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 from qtorch_relay.numerics import concatenate_table
 from qtorch_relay.qnn import concatenate
 from qtorch_relay.qparams import PerTensor
-
-CAT_LANES = 8  # channels that PyTorch's channels-last concatenation takes at a time; the rest goes through scalar code
 
 
 @converter("quantized::cat", "quantized::cat_relu", lowering="qnn.concatenate (+ maximum)")
@@ -87,6 +86,9 @@ def emit_concatenate(
     by_channel: PyTorch takes its channels-last kernel if all values lie so in memory.
     """
     channels_last = by_channel and all(value.channels_last for value in values)
+    if output.dtype == "int32":
+        codes = emit_cat(context, values, output, axis, channels_last=channels_last)
+        return QuantizedValue(context.emit(codes, node.scope or "cat"), output)
     pieces: list[QuantizedValue] = []
     tables = []
     for value in values:

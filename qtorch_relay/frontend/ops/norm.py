@@ -11,6 +11,7 @@ from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node, TensorConstant
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.accumulator import clamp_below_zero
+from qtorch_relay.frontend.ops.arithmetic_int32 import refuse_int32
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue
 from qtorch_relay.numerics_norm import LARGE_MAP, VECTOR_CODES, batch_norm_factors
@@ -54,6 +55,7 @@ def aten_quantized_batch_norm(context: ImportContext, node: Node) -> QuantizedVa
 
 def _batch_norm(context: ImportContext, node: Node, data: str, ranks: tuple[int, ...]) -> QuantizedValue:
     value = context.quantized(node, data)
+    refuse_int32(node, value)
     rank = len(value.shape)
     if rank not in ranks:
         raise context.unsupported(node, f"an input of {rank} dimensions; accepted are {ranks}")
@@ -89,6 +91,7 @@ def layer_norm(context: ImportContext, node: Node) -> QuantizedValue:
     Source: aten/src/ATen/native/quantized/cpu/qnormalization.cpp.
     """
     value = context.quantized(node, "input")
+    refuse_int32(node, value)
     output = context.output_qparams(node, value.qparams.dtype, "output_scale", "output_zero_point")
     normalized = context.integers(node, "normalized_shape")
     if not normalized or list(value.shape[-len(normalized) :]) != normalized:
@@ -122,6 +125,7 @@ def group_norm(context: ImportContext, node: Node) -> QuantizedValue:
     Source: aten/src/ATen/native/quantized/cpu/qnormalization.cpp; channels-last tensors have a kernel of their own.
     """
     value = context.quantized(node, "input")
+    refuse_int32(node, value)
     output = context.output_qparams(node, value.qparams.dtype, "output_scale", "output_zero_point")
     if len(value.shape) < 3:
         raise context.unsupported(node, f"an input of {len(value.shape)} dimensions; accepted are 3 and more")

@@ -7,6 +7,7 @@ import numpy as np
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
 from qtorch_relay.frontend.context import ImportContext
+from qtorch_relay.frontend.ops.arithmetic_int32 import saturate_wide
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 from qtorch_relay.numerics import prelu_factors
@@ -64,5 +65,9 @@ def _prelu(context: ImportContext, node: Node, value: QuantizedValue, output: Pe
     above = relax.op.multiply(relax.op.maximum(difference, constant(0, "int32")), constant(one, "int32"))
     below = relax.op.multiply(relax.op.minimum(difference, constant(0, "int32")), context.emit(slope))
     scaled = relax.op.multiply(cast(relax.op.add(above, below), "float32"), constant(multiplier, "float32"))
-    codes = saturate(round_value(scaled, "TONEAREST_EVEN"), output.zero_point, output.dtype)
+    rounded = round_value(scaled, "TONEAREST_EVEN")
+    if output.dtype == "int32":
+        codes = saturate_wide(rounded, output.zero_point)
+    else:
+        codes = saturate(rounded, output.zero_point, output.dtype)
     return QuantizedValue(context.emit(codes, node.scope or "prelu"), output)

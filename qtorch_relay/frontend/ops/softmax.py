@@ -9,6 +9,7 @@ import numpy as np
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
 from qtorch_relay.frontend.context import ImportContext
+from qtorch_relay.frontend.ops.arithmetic_int32 import refuse_int32
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue
 from qtorch_relay.numerics_softmax import LANES, QNNPACK_OUTPUT, exp_table, qnnpack_table
@@ -30,6 +31,7 @@ def quantized_softmax(context: ImportContext, node: Node) -> QuantizedValue:
     Source: aten/src/ATen/native/quantized/cpu/qsoftmax.cpp.
     """
     value = context.quantized(node, "qx")
+    refuse_int32(node, value)
     output = context.output_qparams(node, value.qparams.dtype, "output_scale", "output_zero_point")
     rank = len(value.shape)
     dim = context.integer(node, "dim")
@@ -43,7 +45,7 @@ def quantized_softmax(context: ImportContext, node: Node) -> QuantizedValue:
         expr = _integers(context, value, index, top, dim % rank)
     else:
         real = context.emit(_reals(context, value, index, top, dim % rank))
-        expr = quantize(real, output.scale, output.zero_point, out_dtype=output.dtype)
+        expr = quantize(real, output.scale, output.zero_point, out_dtype=output.dtype, arithmetic="fused")
     return QuantizedValue(context.emit(expr, layer), output)
 
 
