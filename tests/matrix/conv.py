@@ -167,9 +167,10 @@ EXTREMES: dict[str, dict[str, Any]] = {
 
 
 def _static() -> Iterator[tuple[str, Conv]]:
-    for name, shape in SHAPES.items():
+    for number, (name, shape) in enumerate(SHAPES.items()):
         for per_channel in (True, False):
-            for weight_zero_point in (False, True):
+            # weights with zero points take turns at the two schemes
+            for weight_zero_point in (False, True) if per_channel == bool(number % 2) else (False,):
                 scheme = ("per_channel" if per_channel else "per_tensor") + ("-asymmetric" if weight_zero_point else "")
                 conv = replace(shape, per_channel=per_channel, weight_zero_point=weight_zero_point)
                 yield f"{name}-{scheme}", conv
