@@ -1,0 +1,118 @@
+"""Whole language models, dynamically quantized as users do it: a transformer encoder, an LSTM and a GRU model.
+
+The int8 layers are equal to the last bit for equal inputs. What is float around them is not always: matrix products and
+tanh are MKL's in PyTorch. A float that differs in its last bit can only move a dynamic code where it lies within 1e-5
+of a step from a tie; with these seeds none moves, so the outputs agree to a few float32 steps of their scale. A code
+that moves would show as 1e-4 of the scale and more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import qtorch_relay as qr
+from qtorch_relay.capture.engine import quantized_engine
+from qtorch_relay.errors import InvalidInputError
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_no_fast_path() -> Iterator[None]:
+    """PyTorch's own fast path of nn.TransformerEncoderLayer reads float weights, and fails on quantized layers."""
+    threads, fast = torch.get_num_threads(), torch.backends.mha.get_fastpath_enabled()
+    torch.set_num_threads(1)
+    torch.backends.mha.set_fastpath_enabled(False)
+    yield
+    torch.backends.mha.set_fastpath_enabled(fast)
+    torch.set_num_threads(threads)
+
+
+def steps_between(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """Returns the greatest difference in float32 steps at the scale of the reference."""
+    scale = np.spacing(np.float32(theirs.abs().max()))
+    return float((ours - theirs).abs().max() / scale)
+
+
+def compiled_and_expected(
+    model: nn.Module, x: torch.Tensor, engine: str, dtype: torch.dtype, kinds: set[type[nn.Module]]
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Returns our outputs and PyTorch's for the dynamically quantized model, flat."""
+    with quantized_engine(engine), torch.no_grad():
+        quantized = torch.ao.quantization.quantize_dynamic(model.eval(), kinds, dtype=dtype)
+        expected = quantized(x)
+    compiled = qr.compile(quantized, [("x", x)], engine=engine)
+    return _flat(compiled(x)), _flat(expected)
+
+
+def _flat(output: object) -> list[torch.Tensor]:
+    if isinstance(output, torch.Tensor):
+        return [output]
+    assert isinstance(output, list | tuple)
+    return [tensor for item in output for tensor in _flat(item)]
+
+
+class LanguageModel(nn.Module):
+    """Embedding, recurrent layers, and the scores of the next word."""
+
+    def __init__(self, kind: type[nn.LSTM] | type[nn.GRU], hidden: int = 64) -> None:
+        super().__init__()
+        torch.manual_seed(11)
+        self.embedding = nn.Embedding(50, 24)
+        self.rnn = kind(24, hidden, num_layers=2, batch_first=True)
+        self.scores = nn.Linear(hidden, 50)
+
+    def forward(self, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        states, last = self.rnn(self.embedding(words))
+        return self.scores(states), last[0]
+
+
+RECURRENT = {nn.LSTM, nn.GRU, nn.Linear}
+
+
+@pytest.mark.parametrize("engine", ["fbgemm", "onednn", "qnnpack"])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_recurrent_language_model(kind: type[nn.LSTM] | type[nn.GRU], engine: str) -> None:
+    words = torch.randint(0, 50, (3, 12), generator=torch.Generator().manual_seed(1))
+    ours, theirs = compiled_and_expected(LanguageModel(kind), words, engine, torch.qint8, RECURRENT)
+    assert len(ours) == len(theirs) == 2
+    assert max(map(steps_between, ours, theirs)) <= 4
+
+
+@pytest.mark.filterwarnings("ignore::qtorch_relay.errors.FloatModelWarning")
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_recurrent_language_model_with_float16_weights(kind: type[nn.LSTM] | type[nn.GRU]) -> None:
+    words = torch.randint(0, 50, (2, 9), generator=torch.Generator().manual_seed(2))
+    ours, theirs = compiled_and_expected(LanguageModel(kind), words, "fbgemm", torch.float16, RECURRENT)
+    assert max(map(steps_between, ours, theirs)) <= 4
+
+
+def test_hundreds_of_steps_are_one_loop() -> None:
+    words = torch.randint(0, 50, (1, 300), generator=torch.Generator().manual_seed(3))
+    ours, theirs = compiled_and_expected(LanguageModel(nn.LSTM, 32), words, "fbgemm", torch.qint8, RECURRENT)
+    assert max(map(steps_between, ours, theirs)) <= 8
+
+
+def encoder(layers: int) -> nn.Module:
+    torch.manual_seed(5)
+    return nn.TransformerEncoder(nn.TransformerEncoderLayer(256, 4, 256, batch_first=True), layers).eval()
+
+
+def test_transformer_encoder() -> None:
+    x = torch.randn(1, 7, 256, generator=torch.Generator().manual_seed(4))
+    ours, theirs = compiled_and_expected(encoder(4), x, "fbgemm", torch.qint8, {nn.Linear})
+    assert max(map(steps_between, ours, theirs)) <= 16
+
+
+def test_transformer_on_the_fast_path_fails_in_pytorch_too() -> None:
+    torch.backends.mha.set_fastpath_enabled(True)
+    with quantized_engine("fbgemm"):
+        quantized = torch.ao.quantization.quantize_dynamic(encoder(1), {nn.Linear}, dtype=torch.qint8)
+    x = torch.zeros(1, 7, 256)
+    with pytest.raises(AttributeError, match="has no attribute 'device'"), torch.no_grad():
+        quantized(x)
+    with pytest.raises(InvalidInputError, match="cannot be traced"):
+        qr.compile(quantized, [("x", x)], engine="fbgemm")
