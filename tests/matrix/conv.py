@@ -14,8 +14,8 @@ from torch import nn
 from tests.matrix.case import ENGINES, Apply, Case, uniform
 
 UNPACKABLE = (
-    "PyTorch does not unpack 3-d convolutions packed for qnnpack; tests/frontend/test_conv3d_qnnpack.py imports them as "
-    "packed for fbgemm"
+    "PyTorch does not unpack 3-d convolutions packed for qnnpack; tests/frontend/test_conv3d_qnnpack.py imports them "
+    "as packed for fbgemm"
 )
 SYMMETRIC = "PyTorch's onednn packs weights of zero point 0 only"
 
