@@ -165,6 +165,44 @@ BROKEN: dict[str, tuple[Inputs, Callable[..., Any], str]] = {
         lambda x: qnn.lookup(x, np.zeros(255, np.uint8), 0.5, 0, 0.5, 0, "relu"),
         "table must have shape (256,)",
     ),
+    "requantize_ties_to_even_in_fixed_point": (
+        {"x": SUMS},
+        lambda x: qnn.requantize(x, 0.5, 0, 0.5, 0, rounding="TONEAREST_EVEN", compute_dtype="int64"),
+        "TONEAREST_EVEN is for a float compute_dtype",
+    ),
+    "mul_vectors_along_two_axes": (
+        {"a": X, "b": X},
+        lambda a, b: qnn.mul(a, b, [0.5] * 4, 0, [0.5] * 6, 0, 0.5, 0, lhs_axis=1, rhs_axis=2),
+        "must lie along one axis of both sides",
+    ),
+    "subtract_axis_outside_the_tensor": (
+        {"a": X, "b": X},
+        lambda a, b: qnn.subtract(a, b, 0.5, 0, 0.5, 0, 0.5, 0, lhs_axis=4),
+        "lhs_axis 4 is outside a tensor of rank 4",
+    ),
+    "softmax_of_uint8": ({"x": X}, lambda x: qnn.softmax(x, 0.5, 0, 0.5, 0), "x must be int8, found uint8"),
+    "softmax_scale_above_one": (
+        {"x": ((1, 4), "int8")},
+        lambda x: qnn.softmax(x, 1.5, 0, 0.5, 0),
+        "scale must be at most 1",
+    ),
+    "leaky_relu_alpha": ({"x": X}, lambda x: qnn.leaky_relu(x, 1.0, 0.5, 0, 0.5, 0), "alpha must lie between 0 and 1"),
+    "unary_zero_point": ({"x": X}, lambda x: qnn.tanh(x, 0.5, -1, 0.5, 0), "zero_point must lie in [0, 255]"),
+    "simulated_zero_point": (
+        {"x": FLOATS},
+        lambda x: qnn.simulated_quantize(x, 0.5, 200),
+        "output_zero_point must lie in [-128, 127] for int8",
+    ),
+    "batch_matmul_of_floats": (
+        {"a": ((1, 4, 6), "float32"), "b": ((1, 4, 6), "int8")},
+        lambda a, b: qnn.batch_matmul(a, b, 0, 0, 0.5, 0.5),
+        "x must be uint8 or int8, found float32",
+    ),
+    "dense_pack_default_layout": (
+        {"a": ((2, 15), "uint8"), "b": ((2, 3, 4, 5), "int8")},
+        lambda a, b: qnn.contrib_dense_pack(a, b, 0, 0, 0.5, 0.5),
+        "kernel_layout must be NC4n5c",
+    ),
     "avg_pool2d_zero_points_that_differ": (
         {"x": X},
         lambda x: qnn.avg_pool2d(x, 0.5, 3, 0.5, 4, (2, 2), (2, 2), (0, 0), arithmetic="scaled", factor=0.25),
