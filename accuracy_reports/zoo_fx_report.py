@@ -23,13 +23,15 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
 
 from accuracy_reports.compare import Comparison, LayerComparison, compare_captured
-from accuracy_reports.zoo import FX_IMAGE_SIZES, quantized_model, random_images
+from accuracy_reports.zoo import FX_IMAGE_SIZES, ZooModel, quantized_model, random_images
+from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.capture.reference import run_reference
 from qtorch_relay.capture.torchscript import capture_model
 
@@ -64,20 +66,25 @@ class FxRow:
     wrong: tuple[str, ...]
 
 
-def compare_fx_model(model: str, engine: str, path: str, size: int | None = None) -> FxRow:
-    """Quantizes, saves, loads, compiles and compares one network; size: of its images, None = its own."""
-    network = quantized_model(model, engine, flow="fx", image_size=size)
-    image_size = network.input_shape[-1]
-    images = random_images(1, image_size, seed=1)  # not those it was calibrated with
+def compare_fx_model(model: str, engine: str, path: str = PATHS[0], size: int | None = None) -> FxRow:
+    """Quantizes one of FX_IMAGE_SIZES and compares it; size: of its images, None = its own."""
+    return compare_network(model, quantized_model(model, engine, flow="fx", image_size=size), engine, path)
+
+
+def compare_network(name: str, network: ZooModel, engine: str, path: str = PATHS[0], target: Any = "host") -> FxRow:
+    """Saves, loads, compiles and compares a quantized network."""
+    size = network.input_shape[-1]
+    images = random_images(1, size, seed=1)  # not those it was calibrated with
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # sizes are numbers of the trace
-        file = Path(folder) / f"{model}.pt"
-        torch.jit.save(torch.jit.trace(network.module, images, check_trace=False), file)
+        file = Path(folder) / f"{name}.pt"
+        with quantized_engine(engine):
+            torch.jit.save(torch.jit.trace(network.module, images, check_trace=False), file)
         captured = capture_model(file, [("x", network.input_shape)], engine)
     inputs = [images.numpy()]
-    result = compare_captured(captured, run_reference(captured, inputs), inputs, kernels=path == "kernels")
-    return to_row(model, image_size, result)
+    result = compare_captured(captured, run_reference(captured, inputs), inputs, target, kernels=path == "kernels")
+    return to_row(name, size, result)
 
 
 def to_row(model: str, size: int, result: Comparison) -> FxRow:
