@@ -84,6 +84,16 @@ def dynamic(qconfig: Any) -> Flow:
     return flow
 
 
+def recurrent(dtype: torch.dtype) -> Flow:
+    """quantize_dynamic of the modules it takes by default: linear layers, LSTM, GRU and cells."""
+    return lambda model, x: q.quantize_dynamic(model, dtype=dtype)
+
+
+def per_tensor_weights() -> Any:
+    """A qconfig for transposed convolutions, which PyTorch quantizes per tensor only."""
+    return q.QConfig(activation=q.default_observer, weight=q.default_weight_observer)
+
+
 def asymmetric_weights() -> Any:
     """A qconfig whose weights have zero points."""
     weight = q.MinMaxObserver.with_args(dtype=torch.qint8, qscheme=torch.per_tensor_affine)
@@ -243,6 +253,64 @@ class LinearThen(nn.Module):
         return self.tanh(self.second(self.leaky(self.first(x))))
 
 
+class Signals(nn.Module):
+    """One-dimensional convolutions."""
+
+    fused = (["first", "bn", "relu"],)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.bn, self.relu = nn.Conv1d(4, 8, 3, padding=1), nn.BatchNorm1d(8), nn.ReLU()
+        self.second = nn.Conv1d(8, 16, 5, stride=2, groups=2)
+
+    def forward(self, x):
+        return self.second(self.relu(self.bn(self.first(x))))
+
+
+class Volumes(nn.Module):
+    """Three-dimensional convolutions and a batch norm of its own."""
+
+    fused = (["first", "relu"], ["bn", "bn_relu"])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.relu = nn.Conv3d(3, 8, 3, padding=1), nn.ReLU()
+        self.bn, self.bn_relu = nn.BatchNorm3d(8), nn.ReLU()
+        self.second = nn.Conv3d(8, 4, (1, 3, 3), stride=(1, 2, 2))
+
+    def forward(self, x):
+        return self.second(self.bn_relu(self.bn(self.relu(self.first(x)))))
+
+
+class Transposed(nn.Module):
+    """Transposed convolutions, whose weights are quantized per tensor.
+
+    As many channels out as in: onednn packs others in the wrong order (tests/matrix/conv_transposed.py).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.up = nn.ConvTranspose2d(8, 8, 3, stride=2, padding=1)
+
+    def forward(self, x):
+        return self.up(self.down(x))
+
+
+class Recurrent(nn.Module):
+    """An LSTM, both directions, and a GRU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(32, 8, num_layers=2, bidirectional=True, batch_first=True)
+        self.gru = nn.GRU(16, 8)
+
+    def forward(self, x):
+        x, (hidden, _) = self.lstm(x)
+        x, last = self.gru(x)
+        return x, hidden, last
+
+
 IMAGES, ROWS = (2, 3, 16, 16), (4, 32)
 EXAMPLES: dict[type[nn.Module], tuple[int, ...]] = {
     ConvNet: IMAGES,
@@ -252,6 +320,10 @@ EXAMPLES: dict[type[nn.Module], tuple[int, ...]] = {
     BatchNorms: IMAGES,
     Embeddings: (3, 5),
     Bags: (3, 5),
+    Signals: (2, 4, 32),
+    Volumes: (1, 3, 4, 8, 8),
+    Transposed: (1, 3, 8, 8),
+    Recurrent: (2, 5, 32),
     Activations: (2, 3, 18, 18),
     Residual: IMAGES,
     LinearThen: ROWS,

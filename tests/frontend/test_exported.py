@@ -43,7 +43,7 @@ def test_pytorch_exports_no_packed_params() -> None:
     with quantized_engine("fbgemm"), torch.no_grad():
         x = flows.example_for(flows.Linears, 0)
         model = quantize_fx.convert_fx(prepared(flows.Linears, "fbgemm", x))
-        with pytest.raises(AttributeError, match="LinearPackedParamsBase .* does not have a field"):
+        with pytest.raises(AttributeError, match=r"LinearPackedParamsBase .* does not have a field"):
             torch.export.export(model, (x,))
 
 

@@ -59,6 +59,10 @@ def rows() -> Iterator[Row]:
         yield Row("fx-reference", engine, flows.Linears, flows.fx(mapping, reference=True))
         yield Row("fx-reuse-input", engine, flows.Activations, flows.fx(mapping.set_object_type(
             nn.MaxPool2d, q.default_reuse_input_qconfig)))  # fmt: skip
+        for kind in (flows.Signals, flows.Volumes) if engine != "qnnpack" else (flows.Signals,):
+            yield Row("eager", engine, kind, flows.eager(post))
+            yield Row("fx", engine, kind, flows.fx(mapping))
+        yield Row("fx-per-tensor", engine, flows.Transposed, flows.fx(flows.per_tensor_weights()))
         yield Row("dynamic", engine, flows.Linears, flows.dynamic(torch.qint8))
         yield Row("dynamic-per-channel", engine, flows.Linears, flows.dynamic(q.per_channel_dynamic_qconfig))
         yield Row("fx-dynamic", engine, flows.Linears, flows.fx(q.default_dynamic_qconfig))
@@ -67,6 +71,9 @@ def rows() -> Iterator[Row]:
         qat = name.replace("qnnpack", "qnnpack_qat")
         yield Row(name, "onednn", flows.Linears, flows.eager(getattr(q.qconfig, f"{name}_qconfig")))
         yield Row(qat, "onednn", flows.Linears, flows.eager(getattr(q.qconfig, f"{qat}_qconfig"), qat=True))
+    for engine in ("fbgemm", "qnnpack"):
+        yield Row("dynamic", engine, flows.Recurrent, flows.recurrent(torch.qint8))
+    yield Row("dynamic-float16", "fbgemm", flows.Recurrent, flows.recurrent(torch.float16))
     yield Row("dynamic-float16", "fbgemm", flows.Linears, flows.dynamic(torch.float16))
     yield Row("fx-float16-dynamic", "fbgemm", flows.Linears, flows.fx(q.float16_dynamic_qconfig))
     yield Row("embedding-8bit", "fbgemm", flows.Embeddings, flows.dynamic(q.float_qparams_weight_only_qconfig))
