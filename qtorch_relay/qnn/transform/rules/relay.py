@@ -1,8 +1,14 @@
 """Relay's own arithmetic: requantize in int64 fixed point, float32 and float64, and quantize.
 
-Every operation is rounded. Relay leaves a * b + c to LLVM, which fuses it on targets with FMA instructions, so that its
-codes depend on the target there; ours are those of a target without. Where Relay casts a float past the range of int32
-(undefined in LLVM), ours saturate.
+Where Relay leaves its codes open, ours are these:
+- Float requantize: LLVM fuses a * b + c on targets with FMA instructions, so that Relay's codes depend on the target.
+  Here every operation is rounded, as on a target without.
+- A float past the range of int32 is cast to it, which LLVM does not define. Here it saturates.
+- TONEAREST adds 0.5 on targets without SSE4.1, which rounds 0.49999997 up, and rounds on those with it. Here it rounds.
+- Fixed point: a multiplier of exactly 1 that is not skipped shifts by -1, one below 2**-33 shifts past 63 bits, both
+  not defined. Here they give the products they stand for.
+- qnn.mul reads past the end of one side's scales if only the other's are a vector. Here one number goes with each.
+- A call's rounding and compute_dtype are overwritten by the first config it is canonicalized under. Here never.
 Source: TVM 0.17, src/relay/qnn/op/requantize.cc, quantize.cc and src/relay/qnn/utils.cc.
 """
 
