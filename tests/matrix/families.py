@@ -26,6 +26,7 @@ from tests.matrix import (
     shapes,
     softmax,
     statistics,
+    wide,
 )
 from tests.matrix.case import Case
 
@@ -51,4 +52,5 @@ FAMILIES: dict[str, Callable[[], Iterator[Case]]] = {
     "shapes": shapes.cases,
     "softmax": softmax.cases,
     "statistics": statistics.cases,
+    "wide": wide.cases,
 }

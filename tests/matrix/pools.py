@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as functional
 
 from tests.matrix.case import Case
-from tests.matrix.quantized import ENDS, FLOAT_ENGINES, ONE_KERNEL, both_layouts, crossed, rows
+from tests.matrix.quantized import ENDS, FLOAT_ENGINES, ONE_KERNEL, TWO_KERNELS, crossed
+from tests.matrix.quantized import both_layouts as _both_layouts
+from tests.matrix.quantized import rows as _rows
+
+rows, both_layouts = (partial(make, **TWO_KERNELS) for make in (_rows, _both_layouts))
 
 AVERAGE: dict[str, dict[str, Any]] = {
     "k2": {"kernel_size": 2},

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from tests.matrix.case import Case
-from tests.matrix.quantized import ENDS, both_layouts, rows
+from tests.matrix.quantized import ENDS, TWO_KERNELS
+from tests.matrix.quantized import both_layouts as _both_layouts
+from tests.matrix.quantized import row as _row
+from tests.matrix.quantized import rows as _rows
+
+OPTIMIZED = {
+    "channels_last": True,
+    "engines": ("x86",),
+    "left_out": dict.fromkeys(("fbgemm", "onednn", "qnnpack"), "in other rows"),
+}
+rows, both_layouts = (partial(make, **TWO_KERNELS) for make in (_rows, _both_layouts))
 
 # as PyTorch reduces them: codes (innermost dimensions), rows, columns, rows of columns, several runs
 DIMS = ([2, 3], [-1, -2], [3], [1], [0, 2], [1, 3], [0, 1, 2, 3], [])
@@ -17,8 +28,12 @@ def cases() -> Iterator[Case]:
         name = "".join(map(str, dims)) or "all"
         for shape in ((2, 45, 5, 4), (3, 6, 17, 3)):
             sizes = "x".join(map(str, shape))
-            yield from both_layouts("aten::mean", f"{name}-{sizes}", lambda q, dims=dims: q.mean(dims), shape)
-        yield from both_layouts("aten::std", name, lambda q, dims=dims: q.std(dims or None), (2, 5, 5, 4))
+            mean = lambda q, dims=dims: q.mean(dims)  # noqa: E731
+            yield from both_layouts("aten::mean", f"{name}-{sizes}", mean, shape)
+            yield _row("aten::mean", f"{name}-{sizes}-optimized", mean, shape, **OPTIMIZED)
+        deviation = lambda q, dims=dims: q.std(dims or None)  # noqa: E731
+        yield from both_layouts("aten::std", name, deviation, (2, 5, 5, 4))
+        yield _row("aten::std", f"{name}-optimized", deviation, (2, 5, 5, 4), **OPTIMIZED)
     for dtype in ENDS:
         yield from both_layouts(
             "aten::mean", "end", lambda q: q.mean([2, 3], keepdim=True), (2, 7, 5, 5), dtypes=(dtype,)

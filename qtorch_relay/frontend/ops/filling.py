@@ -8,7 +8,8 @@ import numpy as np
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
-from qtorch_relay.frontend.context import ImportContext
+from qtorch_relay.frontend.context import ImportContext, describe
+from qtorch_relay.frontend.ops.conversion import QUANTIZED
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue
 from qtorch_relay.numerics import F32, quantize_f32_scalar
@@ -44,9 +45,11 @@ def ones_like(context: ImportContext, node: Node) -> QuantizedValue:
 
 
 def _without_dtype(context: ImportContext, node: Node) -> QuantizedValue:
-    if context.argument(node, "dtype") is not None:
-        raise context.unsupported(node, "with a dtype of its own")
-    return context.quantized(node, "self")
+    value = context.quantized(node, "self")
+    dtype = context.argument(node, "dtype")
+    if dtype is not None and QUANTIZED.get(dtype) != value.qparams.dtype:
+        raise context.unsupported(node, f"of dtype {dtype}; accepted is that of {describe(value)}")
+    return value
 
 
 def _full(context: ImportContext, value: QuantizedValue, number: float) -> QuantizedValue:

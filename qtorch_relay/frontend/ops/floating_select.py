@@ -10,7 +10,6 @@ from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
 from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.ops.filling import code_of
-from qtorch_relay.frontend.ops.filling import code_of
 from qtorch_relay.frontend.ops.floating_elementwise import Number, Operand, as_expr, common_dtype, read_operand
 from qtorch_relay.frontend.ops.quantize import emit_dequantize
 from qtorch_relay.frontend.registry import converter
@@ -85,13 +84,6 @@ def compare(context: ImportContext, node: Node) -> TensorValue | bool:
         on_tensors(as_expr(context, lhs, dtype), as_expr(context, rhs, dtype)), node.scope or "compared"
     )
     return TensorValue(_like(context, expr, (lhs, rhs)))
-
-
-def _real(context: ImportContext, node: Node, name: str) -> Operand:
-    value = context.argument(node, name)
-    if isinstance(value, QuantizedValue):
-        return emit_dequantize(context, value)
-    return read_operand(context, node, name)
 
 
 def _real(context: ImportContext, node: Node, name: str) -> Operand:
