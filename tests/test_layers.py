@@ -16,7 +16,13 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 TORCH_FOLDERS = ("qtorch_relay/capture", "qtorch_relay/demo", "qtorch_relay/peers", "calibration", "accuracy_reports")
 
 # One file per family of ops.
-TIR = ("qtorch_relay.tir_ops", "qtorch_relay.tir_qparams", "qtorch_relay.tir_recurrent", "qtorch_relay.tir_linear_fp16")
+TIR = (
+    "qtorch_relay.tir_ops",
+    "qtorch_relay.tir_qparams",
+    "qtorch_relay.tir_recurrent",
+    "qtorch_relay.tir_linear_fp16",
+    "qtorch_relay.tir_pair_sums",
+)
 NUMERICS = tuple(f"qtorch_relay.{path.stem}" for path in (ROOT / "qtorch_relay").glob("numerics_*.py"))
 
 # A layer may import from itself and from what is listed before it, never from what comes after.

@@ -9,14 +9,11 @@ t3;
 
 from __future__ import annotations
 
-from functools import reduce
-from itertools import product
 from typing import Any
 
 import numpy as np
 
 from qtorch_relay._tvm import constant_array, is_constant, relax
-from qtorch_relay.qnn.conv import canonical_dims
 from qtorch_relay.qnn.op_def import Expr, Operands, is_run_time, static_shape
 from qtorch_relay.qnn.padding import pad_codes
 from qtorch_relay.qnn.transform.rules.common import (
@@ -27,6 +24,7 @@ from qtorch_relay.qnn.transform.rules.common import (
     per_axis,
     shifted_operand,
 )
+from qtorch_relay.tir_pair_sums import pair_saturated_sums
 
 
 @canonicalization("qnn.conv2d")
@@ -82,47 +80,20 @@ _OUTPUT_AXES = (("kernel_layout", "O"), ("data_layout", "C"))
 
 def _pair_saturated_sums(operands: Operands, padded: Expr, zero_point: int | Expr) -> Expr:
     """Returns sums in which the products of raw codes saturate to int16, each two consecutive taps together."""
-    attrs = operands.attrs
-    layout, groups, (stride_h, stride_w) = attrs["data_layout"], attrs["groups"], attrs["strides"]
-    dilation_h, dilation_w = attrs["dilation"]
-    height_axis, width_axis, channel_axis = (layout.index(letter) for letter in "HWC")
-    _, in_channels, _, _ = canonical_dims(operands.shape("data"), layout)
-    out_channels, depth, kernel_h, kernel_w = canonical_dims(operands.shape("kernel"), attrs["kernel_layout"])
-    _, _, out_h, out_w = canonical_dims(static_shape(operands.call), layout)
-    data = cast(padded, "int32")
-    windows, taps = [], []
-    for channel, row, column in product(range(depth), range(kernel_h), range(kernel_w)):
-        begin = [channel, row * dilation_h, column * dilation_w]
-        end = [in_channels, begin[1] + stride_h * (out_h - 1) + 1, begin[2] + stride_w * (out_w - 1) + 1]
-        axes = [channel_axis, height_axis, width_axis]
-        window = relax.op.strided_slice(data, axes, begin, end, [depth, stride_h, stride_w])
-        if out_channels != groups:
-            window = relax.op.repeat(window, out_channels // groups, axis=channel_axis)
-        windows.append(window)
-        taps.append(relax.op.multiply(window, _tap(operands, (channel, row, column), channel_axis)))
-    pairs = []
-    for index in range(0, len(taps) - 1, 2):
-        pair = relax.op.add(taps[index], taps[index + 1])
-        low, high = constant(-(2**15), "int32"), constant(2**15 - 1, "int32")
-        pairs.append(relax.op.minimum(relax.op.maximum(pair, low), high))
-    # the last of an odd number of taps fits: 255 * 128 = 32640
-    total = _less_weight_sums(operands, reduce(relax.op.add, pairs + taps[len(pairs) * 2 :]), zero_point)
+    attrs, kernel = operands.attrs, operands["kernel"]
+    names = ("strides", "dilation", "groups", "data_layout", "kernel_layout")
+    geometry = {name: attrs[name] for name in names}
+    total = _less_weight_sums(
+        operands, pair_saturated_sums(padded, kernel, static_shape(operands.call), **geometry), zero_point
+    )
     kernel_zero_point = operands.constant("kernel_zero_point")
     if not kernel_zero_point.any():
         return total
-    data_sums = reduce(relax.op.add, [_less(window, zero_point) for window in windows])
-    return relax.op.subtract(total, relax.op.multiply(data_sums, per_axis(kernel_zero_point, 4, channel_axis, "int32")))
-
-
-def _tap(operands: Operands, tap: tuple[int, int, int], channel_axis: int) -> Expr:
-    """Returns the weights of one tap (channel of the group, row, column), int32, along the output channels."""
-    order = [operands.attrs["kernel_layout"].index(letter) for letter in "OIHW"]
-    if is_constant(operands["kernel"]):
-        weights = constant_array(operands["kernel"]).transpose(order)[(slice(None), *tap)]
-        return per_axis(weights.astype(np.int32), 4, channel_axis, "int32")
-    planar = relax.op.permute_dims(operands["kernel"], order)
-    one = relax.op.strided_slice(planar, [1, 2, 3], list(tap), [index + 1 for index in tap])
-    return along(cast(relax.op.squeeze(one, [1, 2, 3]), "int32"), 4, channel_axis)
+    lists = {name: list(value) if isinstance(value, tuple) else value for name, value in geometry.items()}
+    ones = constant(np.ones(operands.shape("kernel")), "int32")
+    data_sums = relax.op.nn.conv2d(_less(padded, zero_point), ones, padding=[0, 0, 0, 0], out_dtype="int32", **lists)
+    points = per_axis(kernel_zero_point, 4, attrs["data_layout"].index("C"), "int32")
+    return relax.op.subtract(total, relax.op.multiply(data_sums, points))
 
 
 @canonicalization("qnn.dense")
