@@ -96,6 +96,34 @@ def test_hundreds_of_steps_are_one_loop() -> None:
     assert max(map(steps_between, ours, theirs)) <= 8
 
 
+class StaticLstm(nn.Module):
+    """An LSTM of torch.ao.nn.quantizable, its gates and states quantized with observed parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(6)
+        self.quantize, self.dequantize = torch.ao.quantization.QuantStub(), torch.ao.quantization.DeQuantStub()
+        self.lstm = nn.LSTM(8, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        output, _ = self.lstm(self.quantize(x))
+        return self.dequantize(output)
+
+
+@pytest.mark.parametrize("engine", ["fbgemm", "onednn", "qnnpack"])
+def test_static_lstm_has_the_same_codes(engine: str) -> None:
+    x = torch.randn(5, 4, 8, generator=torch.Generator().manual_seed(8))
+    with quantized_engine(engine), torch.no_grad():
+        model = StaticLstm().eval()
+        model.qconfig = torch.ao.quantization.get_default_qconfig(engine)
+        observed = torch.ao.quantization.prepare(model)
+        observed(x)
+        quantized = torch.ao.quantization.convert(observed)
+        theirs = quantized(x)
+    ours = qr.compile(quantized, [("x", x)], engine=engine)(x)
+    assert int((ours != theirs).sum()) == 0
+
+
 def encoder(layers: int) -> nn.Module:
     torch.manual_seed(5)
     return nn.TransformerEncoder(nn.TransformerEncoderLayer(256, 4, 256, batch_first=True), layers).eval()

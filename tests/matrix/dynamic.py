@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import product
+from itertools import cycle, product
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +65,9 @@ def cases() -> Iterator[Case]:
     """Yields the rows."""
     ops = ("linear_dynamic", "linear_relu_dynamic")
     schemes = ("per_tensor", "per_channel", "per_tensor-asymmetric", "per_channel-asymmetric")
-    for op, scheme, (name, shape), reduce_range in product(ops, schemes, SHAPES.items(), (False, True)):
+    for (op, scheme, (name, shape)), reduce_range in zip(
+        product(ops, schemes, SHAPES.items()), cycle((False, True, True)), strict=False
+    ):
         bias = name != "3d"
         left_out = NO_ASYMMETRIC if scheme.endswith("-asymmetric") else {}
         yield Case(
@@ -76,7 +78,7 @@ def cases() -> Iterator[Case]:
             engines=tuple(engine for engine in ENGINES if engine not in left_out),
             left_out=left_out,
         )
-    for op, scheme, reduce_range in product(ops, ("per_tensor", "per_channel"), (False, True)):
+    for op, scheme, reduce_range in zip(ops, ("per_tensor", "per_channel"), (False, True), strict=True):
         for name, array in inputs_of((4, 24)).items():
             yield Case(
                 f"quantized::{op}",
