@@ -51,7 +51,7 @@ def run(program, arrays):
 
 
 def main(cases_path, arrays_path, results_path):
-    """Runs every program; one that Relay cannot build leaves its message as the result "error:<first call>"."""
+    """Runs every program and writes the results, by the names that the calls give them."""
     with open(cases_path) as file:
         programs = json.load(file)
     arrays = dict(np.load(arrays_path))
