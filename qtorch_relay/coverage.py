@@ -11,6 +11,7 @@ from qtorch_relay.capture.torchscript import from_torch
 from qtorch_relay.errors import FloatModelWarning
 from qtorch_relay.frontend.importer import ImportedLayer, import_graph
 from qtorch_relay.frontend.registry import CONVERTERS
+from qtorch_relay.pipeline import import_model
 from qtorch_relay.qnn.printer import to_text
 
 INT8, FLOAT = "int8", "float"
@@ -53,7 +54,7 @@ def cover(model: Any, input_infos: Any, engine: str | None = None) -> Coverage:
     graph = from_torch(model, input_infos, engine)
     counts = Counter((layer.op, _kind(layer)) for layer in import_graph(graph, all_layers=True).layers)
     rows = tuple(CoverageRow(op, kind, count, _lowering(op)) for (op, kind), count in counts.most_common())
-    covered = Coverage(to_text(import_graph(graph).mod), rows)
+    covered = Coverage(to_text(import_model(model, input_infos, engine).mod), rows)
     if covered.int8_count == 0:
         warnings.warn(FloatModelWarning(), stacklevel=2)
     return covered

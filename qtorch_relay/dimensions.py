@@ -38,6 +38,11 @@ def linear_text(size: Any) -> str:
     return text if rest == 0 else f"{text}{rest:+d}"
 
 
+def size_text(size: Any) -> str:
+    """Returns a size as text: a number, or what linear_text returns."""
+    return str(int(size)) if is_fixed(size) else linear_text(size)
+
+
 def linear_through(variable: Any, points: Sequence[tuple[int, int]]) -> Any:
     """Returns the size factor * variable + rest that has these values (variable, size); a number if all are equal.
 

@@ -39,9 +39,12 @@ def from_pytorch(
     """Imports a PyTorch int8 model.
 
     Args:
-        model: a torch.jit.ScriptModule (traced, scripted, frozen or not), an nn.Module (traced here), or the path of a
-        .pt file.
-        input_infos: [("x", (1, 3, 224, 224))], [("x", ((1, 3, 224, 224), "float32"))], or example tensors.
+        model: a torch.jit.ScriptModule (traced, scripted, frozen or not), an nn.Module (traced here), a
+        torch.export.ExportedProgram, or the path of a .pt or .pt2 file.
+        input_infos: one entry per input of the model, (name, info) or an example tensor or array. info is a shape,
+        (shape, dtype), (shape, "quint8", scale, zero_point) for a quantized tensor, an example, None for an optional
+        input that is left out, or a list, tuple or dict of these, nested as the input is. One dimension can be a name,
+        as in ("x", ("n", 3, 224, 224)): the program then runs for any size of it, the same in all inputs.
         engine: "fbgemm", "onednn", "x86" or "qnnpack", whose codes to reproduce; None =
         torch.backends.quantized.engine.
         strict: True raises if the model has ops that cannot be imported; False is reserved.

@@ -16,6 +16,7 @@ import qtorch_relay as qr
 from accuracy_reports.zoo import quantized_model, random_images
 from qtorch_relay.capture.engine import ENGINES, quantized_engine
 from qtorch_relay.cli import app
+from qtorch_relay.coverage import cover
 from qtorch_relay.errors import InvalidInputError, UnsupportedOpError
 from tests.frontend.models import UNOPTIMIZED, Conv, quantize, weight
 
@@ -144,7 +145,7 @@ def test_a_sequence_length_can_be_the_named_dimension() -> None:
 
 class DependsOnBatch(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (quantize(x).dequantize() * (1.0 / x.size(0)))
+        return quantize(x).dequantize() * (1.0 / x.size(0))
 
 
 class SquareOfBatch(nn.Module):
@@ -154,9 +155,15 @@ class SquareOfBatch(nn.Module):
 
 @pytest.mark.parametrize("model", [DependsOnBatch(), SquareOfBatch()])
 def test_a_model_that_is_not_one_program_for_every_batch_is_refused(model: nn.Module) -> None:
-    message = r"not the same program for every n \(tried n = 2, n = 3, n = 1\): in .*; give n as a number in input_infos"
+    message = (
+        r"not the same program for every n \(tried n = 2, n = 3, n = 1\): in .*; give n as a number in input_infos"
+    )
     with pytest.raises(UnsupportedOpError, match=message):
         qr.compile(model, [("x", ("n", 4))], UNOPTIMIZED, "fbgemm", kernels=False)
+
+
+def test_import_prints_the_program_for_any_batch() -> None:
+    assert "float32[n, 3, 12, 12]" in cover(make_net("fbgemm"), [("x", ("n", 3, 12, 12))], "fbgemm").ir
 
 
 def test_one_dimension_can_be_named() -> None:

@@ -165,6 +165,23 @@ def test_import_lists_every_unsupported_op_with_its_line_and_what_comes_nearest(
     assert "keep such parts in PyTorch" in text
 
 
+def test_a_quantized_input_is_described_by_its_parameters(run: Run, tmp_path: Path) -> None:
+    class Relu(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(x)
+
+    x = torch.quantize_per_tensor(torch.linspace(-1, 1, 64).reshape(1, 64), 0.01, 120, torch.quint8)
+    torch.jit.save(torch.jit.trace(Relu(), x), tmp_path / "relu.pt")
+    np.save(tmp_path / "x.npy", x.int_repr().numpy())
+    files = ("--data", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
+    answer = run("run", tmp_path / "relu.pt", "--input", "x:1,64:quint8:0.01:120", *ENGINE, *files)
+    assert answer.status == 0, answer.err
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), torch.relu(x).int_repr().numpy())
+    answer = run("run", tmp_path / "relu.pt", "--input", "x:1,64:quint8:0.01:many", *ENGINE, *files)
+    assert answer.status == 2
+    assert "ends in '0.01:many'" in answer.err
+
+
 def test_import_as_json_and_to_a_file(run: Run, model: Path, tmp_path: Path) -> None:
     answer = run("import", model, *INPUT, *ENGINE, "-o", tmp_path / "digits.qnn", "--json")
     data = answer.json()

@@ -9,13 +9,16 @@ import typer
 
 from qtorch_relay.errors import InvalidInputError, ModelFileError
 
-Model: TypeAlias = Annotated[Path, typer.Argument(metavar="MODEL", help="A TorchScript file (.pt).")]
+Model: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A TorchScript file (.pt), or an exported program (.pt2).")
+]
 Inputs: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--input",
-        metavar="NAME:SHAPE[:DTYPE]",
-        help="An input of the model, such as x:1,3,224,224 or ids:1,128:int64; x:n,3,224,224 takes any batch. "
+        metavar="NAME:SHAPE[:DTYPE[:SCALE:ZERO_POINT]]",
+        help="An input of the model, such as x:1,3,224,224 or ids:1,128:int64; x:n,3,224,224 takes any batch, "
+        "x:1,3,8,8:quint8:0.05:128 is quantized. "
         "Once for each input.",
     ),
 ]
@@ -37,7 +40,7 @@ Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instea
 _EXAMPLE = "--input x:1,3,224,224 or --input ids:1,128:int64"
 
 
-def parse_inputs(model: Path, inputs: list[str] | None) -> list[tuple[str, tuple[tuple[int | str, ...], str]]]:
+def parse_inputs(model: Path, inputs: list[str] | None) -> list[tuple[str, tuple[Any, ...]]]:
     """Returns input_infos as `qtorch_relay.from_pytorch` takes them.
 
     Raises:
@@ -51,9 +54,9 @@ def parse_inputs(model: Path, inputs: list[str] | None) -> list[tuple[str, tuple
     return [_parse_input(text) for text in inputs]
 
 
-def _parse_input(text: str) -> tuple[str, tuple[tuple[int | str, ...], str]]:
+def _parse_input(text: str) -> tuple[str, tuple[Any, ...]]:
     name, *rest = text.split(":")
-    if not name or len(rest) not in (1, 2):
+    if not name or len(rest) not in (1, 2, 4):
         raise InvalidInputError(f"'{text}' is not NAME:SHAPE[:DTYPE]; write it as in {_EXAMPLE}")
     try:
         shape = tuple(size if size.isidentifier() else int(size) for size in rest[0].split(",") if rest[0])
@@ -61,7 +64,14 @@ def _parse_input(text: str) -> tuple[str, tuple[tuple[int | str, ...], str]]:
         raise InvalidInputError(
             f"'{text}' has the shape '{rest[0]}'; a shape is integers with commas, as in {_EXAMPLE}"
         ) from None
-    return name, (shape, rest[1] if len(rest) == 2 else "float32")
+    if len(rest) < 4:
+        return name, (shape, rest[1] if len(rest) == 2 else "float32")
+    try:
+        return name, (shape, rest[1], float(rest[2]), int(rest[3]))
+    except ValueError:
+        raise InvalidInputError(
+            f"'{text}' ends in '{rest[2]}:{rest[3]}'; a quantized input is NAME:SHAPE:quint8:SCALE:ZERO_POINT"
+        ) from None
 
 
 def set_threads(threads: int | None) -> None:

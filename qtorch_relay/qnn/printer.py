@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from qtorch_relay._tvm import Call, Op, constant_array, is_constant, relax
+from qtorch_relay.dimensions import size_text
 from qtorch_relay.qnn.op_def import OPS, Operands
 
 _SHOWN_NUMBERS = 4
@@ -42,7 +43,7 @@ def _type(expr: Any) -> str:
 
 
 def _tensor(ty: Any) -> str:
-    return f"{ty.dtype}[{', '.join(str(int(extent)) for extent in ty.shape.values)}]"
+    return f"{ty.dtype}[{', '.join(size_text(extent) for extent in ty.shape.values)}]"
 
 
 def _value(expr: Any) -> str:
