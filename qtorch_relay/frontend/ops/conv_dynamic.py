@@ -24,8 +24,7 @@ from qtorch_relay.qnn.op_def import static_shape
 @converter(
     *(f"quantized::{kind}{dims}d_dynamic" for kind in ("conv", "conv_transpose") for dims in (1, 2, 3)),
     lowering="qnn.choose_qparams + qnn.quantize + qnn.conv2d + qnn.requantize + qnn.dequantize",
-    note="wrong in PyTorch where the static form is; qnnpack's packed parameters keep the first call's multipliers "
-    "only for inputs of one scale, which is the output's: nothing differs",
+    note="wrong in PyTorch where the static form is; ours exact",
 )
 def quantized_conv_dynamic(context: ImportContext, node: Node) -> TensorValue:
     """quantized::conv2d_dynamic(Tensor qx, Conv2dPackedParamsBase packed_weight, bool reduce_range=False) -> Tensor
