@@ -232,8 +232,13 @@ def machine_passes() -> Any:
 
 
 def _has_codes(mod: Any) -> bool:
-    """Says whether an imported module computes anything quantized, or has weights of 8-bit codes (embeddings)."""
+    """Says whether an imported module takes, computes or gives anything quantized, or has weights of 8-bit codes
+    (embeddings).
+    """
     main = mod["main"]
+    interface = read_interface(mod)
+    if interface is not None and any((*interface.input_qparams, *interface.output_qparams)):
+        return True
     weights = main.params[int(main.attrs["num_input"]) :]
     if any(str(weight.ty.dtype) in ("uint8", "int8") for weight in weights):
         return True
