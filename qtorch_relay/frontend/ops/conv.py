@@ -15,9 +15,9 @@ from qtorch_relay.qnn import requantize_add
 from qtorch_relay.qnn.op_def import static_shape
 
 _REUSE = (
-    "qnnpack's packed parameters keep the multipliers and the padding's code of their first call: called again with the "
-    "same input scale and another output scale or input zero point PyTorch is wrong (3x3, padding 1, input 5x5, zero "
-    "points 10, then 200: 64 of 100 codes, the border); ours is exact"
+    "qnnpack's packed parameters keep the multipliers and the padding's code of their first call: called again with "
+    "the same input scale and another output scale or input zero point PyTorch is wrong (3x3, padding 1, input 5x5, "
+    "zero points 10, then 200: 64 of 100 codes, the border); ours is exact"
 )
 _TRANSPOSED = (
     "PyTorch is wrong, ours exact: onednn where a group's inputs and outputs differ in number and neither is 1; fbgemm "
