@@ -111,13 +111,19 @@ def quantized_model(
         return ZooModel(quantize(module, engine_name, qat, images), (1, 3, size, size))
 
 
-def float_model(name: str, engine: str, seed: int = 0) -> ZooModel:
-    """Returns the float network whose quantized form quantized_model returns for the same name, engine and seed."""
-    size = IMAGE_SIZES[name]
+def float_model(name: str, engine: str, seed: int = 0, image_size: int | None = None) -> ZooModel:
+    """Returns the float network whose quantized form quantized_model returns for the same arguments."""
+    sizes = IMAGE_SIZES | FX_IMAGE_SIZES
+    if name not in sizes:
+        raise UnknownModelError(f"model {name!r} is unknown; accepted are {', '.join(sizes)}")
+    size = sizes[name] if image_size is None else image_size
     with quantized_engine(engine), torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         module = _float_model(name, "fx", transform_input=False)
-        randomize(module, random_images(2, size, seed))
+        images = random_images(2, size, seed)
+        if name in FX_IMAGE_SIZES:
+            vary_parameters(module)
+        randomize(module, images)
         return ZooModel(module.eval(), (1, 3, size, size))
 
 

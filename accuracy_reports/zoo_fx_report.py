@@ -10,7 +10,8 @@ alone. Prints, in Markdown, a row per network and engine:
   program is run from PyTorch's codes. Each lies at a rounding tie: it moves by one step, and back if the float does.
 - output: by how much of their range the outputs of the whole program differ in the end.
 
-Exit status 1 if a code differs, or a float by more than rounding.
+Exit status 1 if a code differs, or a float by more than rounding. --float compares the networks as they are, float
+layer by float layer and as a whole.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from accuracy_reports.compare import Comparison, LayerComparison, compare_captured
-from accuracy_reports.zoo import FX_IMAGE_SIZES, ZooModel, quantized_model, random_images
+from accuracy_reports.zoo import FX_IMAGE_SIZES, IMAGE_SIZES, ZooModel, float_model, quantized_model, random_images
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.capture.reference import run_reference
 from qtorch_relay.capture.torchscript import capture_model
@@ -71,8 +72,13 @@ def compare_fx_model(model: str, engine: str, path: str = PATHS[0], size: int | 
     return compare_network(model, quantized_model(model, engine, flow="fx", image_size=size), engine, path)
 
 
+def compare_float_model(model: str, engine: str, path: str = PATHS[0], size: int | None = None) -> FxRow:
+    """Compares a network as it is, in float; size: of its images, None = its own."""
+    return compare_network(model, float_model(model, engine, image_size=size), engine, path)
+
+
 def compare_network(name: str, network: ZooModel, engine: str, path: str = PATHS[0], target: Any = "host") -> FxRow:
-    """Saves, loads, compiles and compares a quantized network."""
+    """Saves, loads, compiles and compares a network."""
     size = network.input_shape[-1]
     images = random_images(1, size, seed=1)  # not those it was calibrated with
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -136,10 +142,12 @@ def to_markdown(rows: Sequence[FxRow]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the comparisons that the arguments select; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m accuracy_reports.zoo_fx_report", description=__doc__)
-    parser.add_argument("--models", nargs="+", choices=tuple(FX_IMAGE_SIZES), default=tuple(FX_IMAGE_SIZES))
+    known = (*FX_IMAGE_SIZES, *IMAGE_SIZES)
+    parser.add_argument("--models", nargs="+", choices=known, default=tuple(FX_IMAGE_SIZES))
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES[:1])
     parser.add_argument("--paths", nargs="+", choices=PATHS, default=PATHS[:1])
     parser.add_argument("--size", type=int, help="height and width of the images; default: the network's own")
+    parser.add_argument("--float", action="store_true", help="compare the networks as they are, not quantized")
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", module=r"torch(vision)?(\.|$)")
@@ -148,7 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[FxRow] = []
     with Progress(console=Console(stderr=True)) as bars:
         for model, engine, path in bars.track(cases, description="comparing"):
-            rows.append(compare_fx_model(model, engine, path, options.size))
+            compare = compare_float_model if options.float else compare_fx_model
+            rows.append(compare(model, engine, path, options.size))
             bars.console.print(to_markdown(rows[-1:]).splitlines()[2], markup=False, soft_wrap=True)
     print(json.dumps([asdict(row) for row in rows], indent=1) if options.json else to_markdown(rows))
     return 1 if any(row.wrong for row in rows) else 0

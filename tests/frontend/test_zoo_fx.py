@@ -14,7 +14,7 @@ from torch import nn
 from accuracy_reports.zoo import ZooModel, import_torchvision, random_images, randomize, vary_parameters
 from accuracy_reports.zoo_fx_report import compare_fx_model, compare_network
 from tests.frontend.models import UNOPTIMIZED
-from tests.frontend.test_floating import _quantized
+from tests.frontend.test_floating import NETWORK, _quantized
 
 SIZE = 32
 models = import_torchvision().models
@@ -61,12 +61,16 @@ def test_a_small_network_of_codes_throughout_is_equal() -> None:
 
 @pytest.mark.filterwarnings("ignore:Please use quant_min and quant_max")
 @pytest.mark.parametrize("make", [_convnext, _swin, _vision_transformer, _densenet])
-def test_networks_with_floats_between_codes_are_equal_up_to_their_rounding(make: Callable[[], nn.Module]) -> None:
+def test_networks_are_equal_up_to_the_rounding_of_floats(make: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
     network, images = make(), random_images(2, SIZE)
     vary_parameters(network)
     randomize(network, images)
-    quantized = ZooModel(_quantized(network, images, "fx"), (1, 3, SIZE, SIZE))
+    shape = (1, 3, SIZE, SIZE)
+    in_float = compare_network(make.__name__, ZooModel(network.eval(), shape), "fbgemm", target=UNOPTIMIZED)
+    assert (in_float.wrong, in_float.codes) == ((), 0)
+    assert in_float.output_fraction <= NETWORK
+    quantized = ZooModel(_quantized(network, images, "fx"), shape)
     row = compare_network(make.__name__, quantized, "fbgemm", target=UNOPTIMIZED)
     assert (row.wrong, row.differing_codes) == ((), 0)
     assert row.largest_ulp <= 8
