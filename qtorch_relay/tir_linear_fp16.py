@@ -26,7 +26,8 @@ def _build(rows: int, depth: int, columns: int) -> PrimFunc:
         handles = [T.arg(name, T.handle()) for name in ("x", "weight", "y")]
         shapes = ((rows, depth), (depth, columns), (rows, columns))
         buffers = [T.match_buffer(handle, shape, "float32") for handle, shape in zip(handles, shapes, strict=True)]
-        emit_linear_fp16(*buffers, rows, T.parallel)
+        x, weight, y = buffers
+        emit_linear_fp16(x, weight, y, rows, T.parallel)
     return builder.get()
 
 

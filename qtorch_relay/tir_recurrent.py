@@ -110,7 +110,7 @@ def build(spec: Recurrence) -> PrimFunc:
     shape = (spec.hidden, spec.units) if fp16 else (spec.units, spec.hidden)
     vectors = [(name, (spec.units,), "float32") for name in (("bias",) if fp16 else ("factor", "bias"))]
     table = ("table", (tir_math.EXP_C_STEPS,), "float64")
-    outputs = [("outputs", (spec.steps, spec.batch, spec.hidden), "float32")]
+    outputs: list[tuple[str, tuple[int, ...], str]] = [("outputs", (spec.steps, spec.batch, spec.hidden), "float32")]
     outputs += [(f"last_{name}", extents, dtype) for name, extents, dtype in states]
     arguments = [gates, *states, ("weight", shape, spec.weight_dtype), *vectors, table, *outputs]
     with IRBuilder() as builder, T.prim_func():

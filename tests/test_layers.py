@@ -15,7 +15,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 # Where torch (and torchvision) may be imported.
 TORCH_FOLDERS = ("qtorch_relay/capture", "qtorch_relay/demo", "qtorch_relay/peers", "calibration", "accuracy_reports")
 
-# One file per family of ops.
+# Ops that become TIR, each file on those before it.
 TIR = (
     "qtorch_relay.tir_ops",
     "qtorch_relay.tir_qparams",
@@ -23,6 +23,8 @@ TIR = (
     "qtorch_relay.tir_linear_fp16",
     "qtorch_relay.tir_pair_sums",
 )
+
+# One file per family of ops.
 NUMERICS = tuple(f"qtorch_relay.{path.stem}" for path in (ROOT / "qtorch_relay").glob("numerics_*.py"))
 
 # A layer may import from itself and from what is listed before it, never from what comes after.
