@@ -33,7 +33,8 @@ def pair_saturated_sums(
     return call_tir_op(
         "torch.pair_saturated_sums",
         [data, kernel],
-        shape=list(shape),
+        # The batch is the data's, which need not be a number.
+        sample=[extent for letter, extent in zip(data_layout, shape, strict=True) if letter != "N"],
         strides=list(strides),
         dilation=list(dilation),
         groups=groups,
@@ -46,8 +47,15 @@ def _integers(call: Any, name: str) -> list[int]:
     return [int(getattr(value, "value", value)) for value in call.attrs[name]]
 
 
+def _shape(call: Any) -> list[Any]:
+    """Returns the shape of the sums: the data's batch, and the extents of one sample, in data_layout."""
+    batch = str(call.attrs["data_layout"]).index("N")
+    sample = _integers(call, "sample")
+    return [*sample[:batch], call.args[0].ty.shape.values[batch], *sample[batch:]]
+
+
 def _legalize(builder: Any, call: Any) -> Any:
-    shape, (stride_h, stride_w), (gap_h, gap_w) = (_integers(call, name) for name in ("shape", "strides", "dilation"))
+    (stride_h, stride_w), (gap_h, gap_w) = (_integers(call, name) for name in ("strides", "dilation"))
     data_layout, kernel_layout = str(call.attrs["data_layout"]), str(call.attrs["kernel_layout"])
     groups = int(call.attrs["groups"])
 
@@ -78,6 +86,8 @@ def _legalize(builder: Any, call: Any) -> Any:
                 second = T.if_then_else(2 * pair + 1 < taps, second, T.int32(0))
             return te.sum(T.max(T.min(first + second, T.int32(_GREATEST)), T.int32(_LEAST)), axis=pair)
 
+        batch, sample = data_layout.index("N"), _integers(call, "sample")
+        shape = [*sample[:batch], data.shape[batch], *sample[batch:]]
         return te.compute(shape, element, name="pair_sums")
 
     return builder.call_te(compute, *call.args)
@@ -87,6 +97,6 @@ define_tir_op(
     "torch.pair_saturated_sums",
     "sums of products that saturate to int16 in pairs",
     ("data", "kernel"),
-    lambda call, _builder: TensorType(_integers(call, "shape"), "int32"),
+    lambda call, _builder: TensorType(_shape(call), "int32"),
     _legalize,
 )
