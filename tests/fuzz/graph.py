@@ -91,7 +91,9 @@ def _offered(batch: int, shape: Shape, source: int, shapes: list[Shape]) -> list
     if _size(batch, shape) % VECTOR == 0:
         found += ["add", "mul"]
     if maps:
-        found += ["adaptive_avg_pool", "flatten", "mean", "upsample", "transpose"]
+        found += ["flatten", "mean", "upsample", "transpose"]
+        # PyTorch pools maps of one pixel as channels-last ones into planar memory: codes end up in other places.
+        found += ["adaptive_avg_pool"] if shape[1:] != (1, 1) else []
         found += ["max_pool", "avg_pool"] if min(shape[1:]) >= 3 else []
         found += ["shuffle"] if shape[0] % 2 == 0 else []
     return found
@@ -127,6 +129,8 @@ def _conv(draw: Draw, op: str, source: int, shapes: list[Shape], steps: list[Ste
         }
         if not _fits(options, height, width):
             options["kernel"] = 1
+        if height == width == 1:
+            options["after"] = ""  # a batch norm cannot be trained on one value
     made = tuple(
         (size + 2 * options["padding"] - options["kernel"]) // options["stride"] + 1 for size in (height, width)
     )
