@@ -84,6 +84,27 @@ def cases() -> Iterator[Case]:
             **_on(FBGEMM_ONLY),
         )
     yield from _fp16()
+    yield from _second_names()
+
+
+def _second_names() -> Iterator[Case]:
+    """Ops that PyTorch has under two names."""
+    x = (uniform((3, 24), 2),)
+
+    def static(x: torch.Tensor, packed: Any) -> torch.Tensor:
+        codes = torch.quantize_per_tensor(x, 0.03, 60, torch.quint8)
+        return torch.ops._quantized.linear(codes, packed, 0.1, 90)
+
+    def dynamic(x: torch.Tensor, packed: Any) -> torch.Tensor:
+        return torch.ops._quantized.linear_dynamic(x, packed, True)
+
+    for op, function in (("linear", static), ("linear_dynamic", dynamic)):
+        yield Case(
+            f"_quantized::{op}",
+            "per_channel",
+            lambda f=function: Apply(f, packed=_packed("per_channel", 7, 24, True)),
+            x,
+        )
 
 
 def _fp16() -> Iterator[Case]:

@@ -11,7 +11,7 @@ from qtorch_relay.frontend.values import QuantizedValue
 from qtorch_relay.qnn import dense
 
 
-@converter("quantized::linear", lowering="qnn.dense + qnn.requantize")
+@converter("quantized::linear", "_quantized::linear", lowering="qnn.dense + qnn.requantize")
 def quantized_linear(context: ImportContext, node: Node) -> QuantizedValue:
     """quantized::linear(Tensor X, LinearPackedParamsBase W_prepack, float Y_scale_i, int Y_zero_point_i) -> Tensor Y
 

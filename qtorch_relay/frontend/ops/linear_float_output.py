@@ -29,8 +29,20 @@ refuse(
     "_quantized::_wrapped_quantized_linear_prepacked",
     "_quantized::wrapped_fbgemm_linear_fp16_weight",
     "_quantized::wrapped_fbgemm_pack_gemm_matrix_fp16",
+    "aten::_wrapped_linear_prepack",
+    "aten::_wrapped_quantized_linear_prepacked",
+    "aten::fbgemm_linear_fp16_weight",
+    "aten::fbgemm_linear_fp16_weight_fp32_activation",
+    "aten::fbgemm_linear_int8_weight",
+    "aten::fbgemm_linear_int8_weight_fp32_activation",
+    "aten::fbgemm_linear_quantize_weight",
     reason="its packed weights are the bytes of a pointer, which cannot be read back",
     nearest="quantized::linear_dynamic_fp16, quantized::linear",
+)
+refuse(
+    *(f"sparse::qlinear{form}" for form in ("", "_dynamic", "_relu", "_relu_dynamic", "_prepack", "_unpack")),
+    reason="weights in blocks of zeros, which PyTorch packs for QNNPACK in a form of its own",
+    nearest="quantized::linear, quantized::linear_dynamic",
 )
 
 

@@ -14,6 +14,10 @@ fold(
     "quantized::linear_prepack_fp16",
     "quantized::linear_prepack_legacy",
     "quantized::linear_prepack_fp16_legacy",
+    "_quantized::linear_prepack",
+    "_quantized::linear_prepack_fp16",
+    "_quantized::linear_prepack_legacy",
+    "_quantized::linear_prepack_fp16_legacy",
     how="packs constant weights",
 )
 fold(
