@@ -11,10 +11,19 @@ import torch.ao.nn.quantized as nnq
 from torch import nn
 
 from qtorch_relay.capture.engine import quantized_engine
-from qtorch_relay.capture.graph import ConvParams, Graph, LinearParams, Node, QuantizedConstant, TensorConstant, Value
+from qtorch_relay.capture.graph import (
+    ConvParams,
+    EmbeddingParams,
+    Graph,
+    LinearFp16Params,
+    LinearParams,
+    Node,
+    QuantizedConstant,
+    TensorConstant,
+    Value,
+)
 from qtorch_relay.capture.reference import run_reference
 from qtorch_relay.capture.torchscript import capture_model, from_torch
-from qtorch_relay.errors import UnsupportedQuantSchemeError
 from qtorch_relay.qparams import PerChannel
 
 pytestmark = pytest.mark.filterwarnings("ignore:The TorchScript type system doesn't support:UserWarning")
@@ -134,9 +143,11 @@ def test_dynamic_linear_unpacks():
     assert params.weight.codes.shape == (3, 8)
 
 
-def test_float16_weights_are_refused_with_their_place():
-    with pytest.raises(UnsupportedQuantSchemeError, match=r"fc.*dynamic_fp16.*test_capture_graph.py:\d+.*float16"):
-        from_torch(Dynamic(torch.float16), [("x", (2, 8))], "fbgemm")
+def test_dynamic_linear_of_float16_weights_unpacks():
+    params = only(check(Dynamic(torch.float16), (2, 8)), "quantized::linear_dynamic_fp16").args["W_prepack"]
+    assert isinstance(params, LinearFp16Params)
+    assert params.weight.dtype == np.float16
+    assert params.weight.shape == (3, 8)
 
 
 class Embed(nn.Module):
@@ -148,9 +159,11 @@ class Embed(nn.Module):
         return self.embed(x)
 
 
-def test_unknown_packed_params_are_refused():
-    with pytest.raises(UnsupportedQuantSchemeError, match=r"embed\..*EmbeddingPackedParamsBase; accepted"):
-        from_torch(Embed(), [("x", ((5,), "int64"))], "fbgemm")
+def test_embeddings_unpack_to_the_rows_that_kernels_read():
+    graph = from_torch(Embed(), [("x", ((5,), "int64"))], "fbgemm")
+    params = only(graph, "quantized::embedding_byte").args["weight"]
+    assert isinstance(params, EmbeddingParams)
+    assert params.rows.shape == (10, 4 + 8)  # codes, then scale and bias in float32
 
 
 class Constants(nn.Module):
