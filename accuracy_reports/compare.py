@@ -6,6 +6,7 @@ differs, and a float differs at most by what another order of additions or anoth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accuracy_reports.cuts import Cut, cut_at_quantization, cut_every_float
-from qtorch_relay.capture.graph import Graph, Value
+from qtorch_relay.capture.graph import Graph, Node, TensorConstant, Value
 from qtorch_relay.capture.packed import quantized_tensor
 from qtorch_relay.capture.reference import ReferenceRun, run_reference
 from qtorch_relay.capture.torchscript import CapturedModel, capture_model
@@ -24,7 +25,8 @@ from qtorch_relay.pipeline import compile_imported
 from qtorch_relay.qparams import PerTensor, QuantizedTensor
 
 DEFAULT_SEED = 0
-# One float layer: sums of up to thousands of terms, whose rounding errors grow with the root of their number.
+# One float layer, in float32 steps. A sum's rounding errors grow with the root of the number of its terms (the partial
+# sums of random terms do, and each is rounded), so a layer with more than 32 ** 2 terms may differ by that root.
 LAYER_STEPS = 32.0
 # The ends of a part of the program, and so all float layers of that part together, as a fraction of the largest value.
 PART_FRACTION = 1e-4
@@ -224,10 +226,19 @@ def compare_layers(
     cut = cut_every_float(captured.graph, reference)
     every_layer = import_graph(cut.graph, all_layers=True)
     values = compile_imported(every_layer, target, kernels=kernels).run_flat([*inputs, *cut.given])
+    terms = {value.name: _terms(node) for node in captured.graph.walk() for value in node.outputs}
     return tuple(
-        _compare(layer, reference.values[layer.name], ours, LAYER_STEPS)
+        _compare(layer, reference.values[layer.name], ours, max(LAYER_STEPS, math.sqrt(terms[layer.name])))
         for layer, ours in zip(every_layer.layers, values, strict=True)
     )
+
+
+def _terms(node: Node) -> int:
+    """Returns how many products a layer with a weight [O, ...] adds up for each of its results; 1 for others."""
+    weight = node.args.get("weight")
+    if isinstance(weight, TensorConstant) and weight.array.ndim > 1:
+        return int(np.prod(weight.array.shape[1:]))
+    return 1
 
 
 def _compare_outputs(theirs: Sequence[Any], ours: Sequence[npt.NDArray[Any]]) -> tuple[LayerComparison, ...]:
