@@ -18,7 +18,8 @@ MAX_ULP = 2
 class Case:
     """One row.
 
-    op: the dispatcher's name without the overload ("quantized::conv1d"). variant: what tells it from the op's others.
+    op: the dispatcher's name without the overload ("quantized::conv1d"); also: other ops that the row proves with it.
+    variant: what tells it from the op's others.
     make: builds the module under test, called with the engine set; it quantizes its float inputs itself.
     inputs: one array per input of the module. engines: those it runs on; left_out says why for each of the others.
     ulp: how many float32 steps at the result's scale a float output may differ, with the reason; codes never differ.
@@ -32,6 +33,7 @@ class Case:
     left_out: Mapping[str, str] = field(default_factory=dict)
     ulp: int = 0
     reason: str = ""
+    also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if set(self.engines) | set(self.left_out) != set(ENGINES) or set(self.engines) & set(self.left_out):
@@ -40,6 +42,11 @@ class Case:
             raise ValueError(f"{self.id}: an engine is left out without a reason")
         if not 0 <= self.ulp <= MAX_ULP or (self.ulp > 0) != bool(self.reason):
             raise ValueError(f"{self.id}: ulp is 0, or at most {MAX_ULP} with a reason")
+
+    @property
+    def ops(self) -> tuple[str, ...]:
+        """All ops that the row proves."""
+        return (self.op, *self.also)
 
     @property
     def id(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtorch_relay.frontend.registry import fold
+from qtorch_relay.frontend.registry import fold, refuse
 
 _CONV_FIELDS = ("stride", "padding", "output_padding", "dilation", "groups", "transpose")
 
@@ -30,4 +30,9 @@ fold(
     "quantized::linear_unpack",
     "quantized::linear_unpack_fp16",
     how="reads packed weights",
+)
+refuse(
+    "quantized::int4mm_packed_weight_cpu",
+    reason="multiplies bfloat16 activations by 4-bit weights in groups; nothing of it is int8",
+    nearest="quantized::linear_dynamic with int8 weights",
 )
