@@ -20,7 +20,7 @@ from qtorch_relay.capture.packed import quantized_tensor
 from qtorch_relay.capture.reference import ReferenceRun, run_reference
 from qtorch_relay.capture.torchscript import CapturedModel, capture_model
 from qtorch_relay.frontend.importer import ImportedLayer, import_graph
-from qtorch_relay.numerics import quantize_f32
+from qtorch_relay.numerics.core import quantize_f32
 from qtorch_relay.pipeline import compile_imported
 from qtorch_relay.qparams import PerTensor, QuantizedTensor
 

@@ -4,7 +4,7 @@ The engines agree on the mathematics and differ in rounding: which factors are m
 and which
 are multiplied by a reciprocal, and where a fused multiply-add is used. These functions reproduce the constants to the
 bit;
-numerics.py has the formulas that use them. PyTorch holds scales as float64 and converts some to float32 before it
+numerics/core.py has the formulas that use them. PyTorch holds scales as float64 and converts some to float32 before it
 divides, some
 after. Sources are PyTorch 2.13, FBGEMM and oneDNN 3.12, named at each function.
 """

@@ -17,23 +17,20 @@ TORCH_FOLDERS = ("qtorch_relay/capture", "qtorch_relay/demo", "qtorch_relay/peer
 
 # Ops that become TIR, each file on those before it.
 TIR = (
-    "qtorch_relay.tir_ops",
-    "qtorch_relay.tir_qparams",
-    "qtorch_relay.tir_recurrent",
-    "qtorch_relay.tir_linear_fp16",
-    "qtorch_relay.tir_pair_sums",
+    "qtorch_relay.tir.ops",
+    "qtorch_relay.tir.qparams",
+    "qtorch_relay.tir.recurrent",
+    "qtorch_relay.tir.linear_fp16",
+    "qtorch_relay.tir.pair_sums",
 )
-
-# One file per family of ops.
-NUMERICS = tuple(f"qtorch_relay.{path.stem}" for path in (ROOT / "qtorch_relay").glob("numerics_*.py"))
 
 # A layer may import from itself and from what is listed before it, never from what comes after.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("qtorch_relay._version", "qtorch_relay.errors", "qtorch_relay.layout"),
     ("qtorch_relay.qparams", "qtorch_relay.output_files", "qtorch_relay._tvm", "qtorch_relay.target"),
-    ("qtorch_relay.dimensions", "qtorch_relay.tir_math"),
+    ("qtorch_relay.dimensions", "qtorch_relay.tir", "qtorch_relay.tir.math"),
     ("qtorch_relay.generalize",),
-    ("qtorch_relay.numerics", *NUMERICS, "qtorch_relay.engine_constants", *TIR),
+    ("qtorch_relay.numerics", "qtorch_relay.engine_constants", *TIR),
     ("qtorch_relay.runtime", "qtorch_relay.capture", "qtorch_relay.qnn", "qtorch_relay.kernels"),
     ("qtorch_relay.frontend", "qtorch_relay.lowering"),
     ("qtorch_relay.pipeline", "qtorch_relay.coverage"),

@@ -90,8 +90,8 @@ class CellParams:
 class EmbeddingParams:
     """Unpacked EmbeddingPackedParams, as the rows that PyTorch's kernels read: uint8 [rows, bytes].
 
-    rows: the codes of a row, 8 // bits to a byte from the lowest bits on, then its scale and bias, float32 for bits = 8,
-    else float16; real = scale * code + bias.
+    rows: the codes of a row, 8 // bits to a byte from the lowest bits on, then its scale and bias, float32 for
+    bits = 8, else float16; real = scale * code + bias.
     """
 
     rows: npt.NDArray[np.uint8]

@@ -14,7 +14,8 @@ from qtorch_relay.qparams import PerChannel, PerChannelFloat, PerTensor
 class QuantizedValue:
     """Codes together with the parameters that give them meaning; the two never part.
 
-    channels_last: PyTorch holds this tensor in channels-last memory (layout.Layout.is_channels_last); some of its kernels round differently there.
+    channels_last: PyTorch holds this tensor in channels-last memory (layout.Layout.is_channels_last); some of its
+        kernels round differently there.
     """
 
     expr: Any

@@ -25,7 +25,7 @@ from qtorch_relay.kernels.tir import (
     store,
     vector,
 )
-from qtorch_relay.numerics import fma_f32
+from qtorch_relay.numerics.core import fma_f32
 from qtorch_relay.qparams import code_range
 
 MAX_TAPS = 64

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qtorch_relay import numerics, numerics_conv
 from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, MulSpec, QuantizeSpec
 from qtorch_relay.kernels.spec import (
     AccumulatorRequantize,
@@ -16,7 +15,9 @@ from qtorch_relay.kernels.spec import (
     PairSaturatedDepthwiseSpec,
     RequantizeParams,
 )
-from qtorch_relay.numerics import fma_f32
+from qtorch_relay.numerics import core
+from qtorch_relay.numerics.conv import depthwise_sums_fbgemm
+from qtorch_relay.numerics.core import fma_f32
 from qtorch_relay.qparams import PerTensor
 
 Codes = npt.NDArray[Any]
@@ -98,22 +99,22 @@ def dense(
 
 
 def quantize(spec: QuantizeSpec, x: npt.NDArray[np.float32], qparams: PerTensor) -> Codes:
-    """Returns numerics.quantize_f32, NHWC if the spec says so."""
-    codes = numerics.quantize_f32(x, qparams)
+    """Returns core.quantize_f32, NHWC if the spec says so."""
+    codes = core.quantize_f32(x, qparams)
     return np.ascontiguousarray(codes.transpose(0, 2, 3, 1)) if spec.channels_last else codes
 
 
 def dequantize(spec: DequantizeSpec, x: Codes, qparams: PerTensor) -> Codes:
-    """Returns numerics.dequantize_f32."""
-    return numerics.dequantize_f32(x, qparams)
+    """Returns core.dequantize_f32."""
+    return core.dequantize_f32(x, qparams)
 
 
 def add(
     spec: AddSpec, lhs: Codes, rhs: Codes, left: PerTensor, right: PerTensor, out: PerTensor, low: int, high: int
 ) -> Codes:
-    """Returns numerics.add_f32_fma of the first vector_size codes and add_f32_scalar of the rest."""
-    fused = numerics.add_f32_fma(lhs, left, rhs, right, out).ravel()
-    scalar = numerics.add_f32_scalar(lhs, left, rhs, right, out).ravel()
+    """Returns core.add_f32_fma of the first vector_size codes and add_f32_scalar of the rest."""
+    fused = core.add_f32_fma(lhs, left, rhs, right, out).ravel()
+    scalar = core.add_f32_scalar(lhs, left, rhs, right, out).ravel()
     codes = np.where(np.arange(fused.size) < spec.vector_size, fused, scalar)
     return np.clip(codes, low, high).reshape(spec.shape)
 
@@ -121,15 +122,15 @@ def add(
 def fixed_add(
     spec: FixedAddSpec, lhs: Codes, rhs: Codes, left: PerTensor, right: PerTensor, out: PerTensor, low: int, high: int
 ) -> Codes:
-    """Returns numerics.add_fixed_point."""
-    return np.clip(numerics.add_fixed_point(lhs, left, rhs, right, out), low, high).astype(spec.dtype)
+    """Returns core.add_fixed_point."""
+    return np.clip(core.add_fixed_point(lhs, left, rhs, right, out), low, high).astype(spec.dtype)
 
 
 def mul(
     spec: MulSpec, lhs: Codes, rhs: Codes, left: PerTensor, right: PerTensor, out: PerTensor, low: int, high: int
 ) -> Codes:
-    """Returns numerics.mul_f32."""
-    return np.clip(numerics.mul_f32(lhs, left, rhs, right, out), low, high).astype(spec.dtype)
+    """Returns core.mul_f32."""
+    return np.clip(core.mul_f32(lhs, left, rhs, right, out), low, high).astype(spec.dtype)
 
 
 def depthwise_pairs(
@@ -142,7 +143,7 @@ def depthwise_pairs(
 ) -> Codes:
     """Returns the NHWC codes of a depthwise convolution with pairs of taps saturated to int16."""
     planar = x.transpose(0, 3, 1, 2)
-    sums = numerics_conv.depthwise_sums_fbgemm(planar, weight, in_zero_point, spec.stride, spec.padding[:2])
+    sums = depthwise_sums_fbgemm(planar, weight, in_zero_point, spec.stride, spec.padding[:2])
     accumulator = sums.transpose(0, 2, 3, 1)
     if bias_s32 is not None:
         accumulator = accumulator + bias_s32

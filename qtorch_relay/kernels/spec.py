@@ -100,7 +100,7 @@ class Conv2dSpec:
 
 @dataclass(frozen=True)
 class PairSaturatedDepthwiseSpec(Conv2dSpec):
-    """A depthwise convolution whose products are summed as FBGEMM does: numerics_conv.depthwise_sums_fbgemm."""
+    """A depthwise convolution whose products are summed as FBGEMM does: numerics.conv.depthwise_sums_fbgemm."""
 
 
 @dataclass(frozen=True)

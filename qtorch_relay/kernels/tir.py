@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from qtorch_relay._tvm import IRBuilder, PrimFunc, T, tvm
-from qtorch_relay.tir_math import fma as fma
-from qtorch_relay.tir_math import intrinsic as intrinsic
-from qtorch_relay.tir_math import rounded_product as rounded_product
+from qtorch_relay.tir.math import fma as fma
+from qtorch_relay.tir.math import intrinsic as intrinsic
+from qtorch_relay.tir.math import rounded_product as rounded_product
 
 Expr: TypeAlias = Any
 Buffer: TypeAlias = Any

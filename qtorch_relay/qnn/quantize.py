@@ -226,8 +226,8 @@ def requantize(
       "real" (onednn), in float32, every operation rounded:
         clamp(rne((x * input_factor * kernel_factor + addend) * output_factor + output_zero_point))
     factors holds the operands that the last two name, float32, one number or a vector along axis: the very constants
-    that
-    the engine computes from the scales (numerics.py), in its order of operations. The scales stay as the op's meaning.
+    that the engine computes from the scales (numerics/core.py), in its order of operations. The scales stay as the
+    op's meaning.
     With them, scales, factors and the output's zero point may be run-time values, as in a dynamic convolution.
     rounding of "relay": "UPWARD" (floor(v + 0.5)), "TONEAREST" (half away from zero) or "TONEAREST_EVEN" (ours).
     "None" asks qnn.requantize_config when the op is canonicalized; the extensions are TONEAREST_EVEN in float32.

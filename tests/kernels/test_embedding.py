@@ -10,7 +10,7 @@ import pytest
 
 from qtorch_relay._tvm import tvm
 from qtorch_relay.kernels import EmbeddingBagSpec, RowLookupSpec, build_embedding_bag, build_row_lookup
-from qtorch_relay.numerics_embedding import embedding_bag
+from qtorch_relay.numerics.embedding import embedding_bag
 
 ROWS, LENGTH, BAGS = 19, 40, 5
 # Without optimization and with all that the compiler may do: the fused multiply-add is one either way.

@@ -309,7 +309,9 @@ REFUSED = (
         "y0",
         "per channel",
     ),
-    Refused("dequantize_s32", {"x": ((3,), "int32")}, _chain(lambda x: qnn.dequantize(x, 0.1, 0)), "y0", "codes are int32"),
+    Refused(
+        "dequantize_s32", {"x": ((3,), "int32")}, _chain(lambda x: qnn.dequantize(x, 0.1, 0)), "y0", "codes are int32"
+    ),
     Refused("add_relay", TWO_MAPS, _chain(lambda a, b: _add(a, b, arithmetic="relay")), "y0", "arithmetic relay"),
     Refused(
         "add_upward", TWO_MAPS, _chain(lambda a, b: _add(a, b, arithmetic="relay", rounding="UPWARD")), "y0", "UPWARD"

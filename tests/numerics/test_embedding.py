@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from qtorch_relay.capture.packed import unpack
-from qtorch_relay.numerics_embedding import embedding_bag, unpack_rows
+from qtorch_relay.numerics.embedding import embedding_bag, unpack_rows
 
 OPS = torch.ops.quantized
 NAMES = {8: "byte", 4: "4bit", 2: "2bit"}

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from qtorch_relay import numerics, numerics_conv
+from qtorch_relay import numerics
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.engine_constants import (
     AccumulatorFactors,
@@ -95,7 +95,7 @@ def torch_codes(
 def expected_codes(
     engine: str, sums: npt.NDArray[np.int32], x: PerTensor, scales: Any, bias: npt.NDArray[np.float32], out: PerTensor
 ) -> npt.NDArray[Any]:
-    """Returns what the formulas of numerics.py make of the sums."""
+    """Returns what the formulas of numerics/core.py make of the sums."""
     factors = requantize_factors(engine, "conv", x.scale, scales, out.scale, bias, sums.shape[1])
     if isinstance(factors, AccumulatorFactors):
         return numerics.requantize_accumulator(sums, factors, out)
@@ -122,9 +122,9 @@ def test_sums_give_the_engines_codes(name: str, engine: str) -> None:
             weight = torch._make_per_tensor_quantized_tensor(torch.from_numpy(codes), float(scales), int(points[0]))
         common = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation, "groups": conv.groups}
         if conv.output_padding is None:
-            sums = numerics_conv.convolution_sums(x, codes, x_qparams.zero_point, points, **common)
+            sums = numerics.conv.convolution_sums(x, codes, x_qparams.zero_point, points, **common)
         else:
-            sums = numerics_conv.transposed_sums(
+            sums = numerics.conv.transposed_sums(
                 x, codes, x_qparams.zero_point, points, output_padding=conv.output_padding, **common
             )
         real = sums * x_qparams.scale * np.mean(scales)
@@ -159,7 +159,7 @@ def test_depthwise_sums_saturate_as_fbgemm_does(conv: Conv, weight_zero_point: i
         padding=conv.padding,
         dilation=conv.dilation,
     )
-    sums = numerics_conv.depthwise_sums_fbgemm(
+    sums = numerics.conv.depthwise_sums_fbgemm(
         x, codes, x_qparams.zero_point, conv.stride, conv.padding, weight_zero_point
     )
     bias, out = np.zeros(conv.outputs, F32), PerTensor(float((sums * x_qparams.scale).std() * 0.01 / 30), 99, "uint8")
@@ -196,7 +196,7 @@ def test_sum_is_fused_by_one_multiply_add(relu: bool) -> None:
         factors = requantize_factors("onednn", "conv", x_qparams.scale, np.float64(scale), out.scale, bias, channels)
         assert isinstance(factors, RealFactors)
         factor = sum_factor(residual_qparams.scale)
-        ours = numerics_conv.requantize_sum(sums, factors, residual, residual_qparams, factor, out, relu)
+        ours = numerics.conv.requantize_sum(sums, factors, residual, residual_qparams, factor, out, relu)
         np.testing.assert_array_equal(ours, found)
         real = sums.astype(F32) * factors.input_factor[0] * factors.kernel_factor[0] + bias.reshape(1, -1, 1, 1)
         unfused = real + (residual.astype(F32) - F32(residual_qparams.zero_point)) * factor

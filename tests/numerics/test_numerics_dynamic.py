@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from qtorch_relay.capture.engine import quantized_engine
-from qtorch_relay.numerics_dynamic import choose_params, dequantize_sums, quantize_dynamic
+from qtorch_relay.numerics.dynamic import choose_params, dequantize_sums, quantize_dynamic
 
 ENGINES = ("fbgemm", "onednn", "qnnpack")
 F32 = np.float32

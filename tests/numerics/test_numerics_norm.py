@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from qtorch_relay.numerics import prelu
-from qtorch_relay.numerics_norm import LARGE_MAP, batch_norm, group_norm, layer_norm
+from qtorch_relay.numerics.core import prelu
+from qtorch_relay.numerics.norm import LARGE_MAP, batch_norm, group_norm, layer_norm
 from qtorch_relay.qparams import PerTensor, code_range
 
 DTYPES = ("uint8", "int8")

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as functional
 
-from qtorch_relay import numerics_pool
 from qtorch_relay.capture.engine import quantized_engine
-from qtorch_relay.numerics_pool import Pool2d
+from qtorch_relay.numerics import pool as pool_truth
+from qtorch_relay.numerics.pool import Pool2d
 
 from .reference_torch import ENGINES, TORCH_DTYPES, codes_of, random_codes, random_qparams, tensor
 
@@ -46,7 +46,7 @@ def test_avg_pool2d(name: str, channels_last: bool, dtype: str, engine: str) -> 
                 pool.ceil_mode,
                 pool.count_include_pad,
             )
-        expected = numerics_pool.avg_pool2d(codes, qparams, pool, engine, channels_last, lanes)
+        expected = pool_truth.avg_pool2d(codes, qparams, pool, engine, channels_last, lanes)
         np.testing.assert_array_equal(expected, codes_of(found))
 
 
@@ -65,7 +65,7 @@ def test_adaptive_avg_pool2d(
         codes, qparams = random_codes(rng, (2, channels, *size), dtype), random_qparams(rng, dtype)
         with quantized_engine(engine):
             found = functional.adaptive_avg_pool2d(tensor(codes, qparams, channels_last), output_size)
-        expected = numerics_pool.adaptive_avg_pool2d(codes, qparams, output_size, engine, channels_last)
+        expected = pool_truth.adaptive_avg_pool2d(codes, qparams, output_size, engine, channels_last)
         np.testing.assert_array_equal(expected, codes_of(found))
 
 
@@ -79,14 +79,14 @@ def test_mean(size: tuple[int, int], channels_last: bool, dtype: str, engine: st
         codes, qparams = random_codes(rng, (2, channels, *size), dtype), random_qparams(rng, dtype)
         with quantized_engine(engine):
             found = tensor(codes, qparams, channels_last).mean([2, 3])
-        expected = numerics_pool.mean_spatial(codes, qparams, engine, contiguous=not channels_last)
+        expected = pool_truth.mean_spatial(codes, qparams, engine, contiguous=not channels_last)
         np.testing.assert_array_equal(expected, codes_of(found))
 
 
 def test_order_of_the_mean_matters() -> None:
     rng = np.random.default_rng(0)
     codes, qparams = random_codes(rng, (8, 1024, 8, 8)), random_qparams(rng)
-    by_layout = [numerics_pool.mean_spatial(codes, qparams, "fbgemm", contiguous) for contiguous in (False, True)]
+    by_layout = [pool_truth.mean_spatial(codes, qparams, "fbgemm", contiguous) for contiguous in (False, True)]
     assert (by_layout[0] != by_layout[1]).any()
 
 
@@ -111,4 +111,4 @@ def test_max_pool2d(pool: Pool2d, channels_last: bool, dtype: str, engine: str) 
         found = functional.max_pool2d(
             tensor(codes, qparams, channels_last), pool.kernel, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
         )
-    np.testing.assert_array_equal(numerics_pool.max_pool2d(codes, pool), codes_of(found))
+    np.testing.assert_array_equal(pool_truth.max_pool2d(codes, pool), codes_of(found))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from qtorch_relay.capture.engine import quantized_engine
-from qtorch_relay.numerics_softmax import softmax, softmax_qnnpack
+from qtorch_relay.numerics.softmax import softmax, softmax_qnnpack
 from qtorch_relay.qparams import PerTensor, code_range
 
 pytestmark = pytest.mark.skipif(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from qtorch_relay import numerics_resize
+from qtorch_relay.numerics import resize
 
 from .reference_torch import TORCH_DTYPES, codes_of, random_codes, random_qparams, tensor
 
@@ -35,7 +35,7 @@ def test_bilinear(align_corners: bool, channels_last: bool, dtype: str) -> None:
         found = torch.ops.aten.upsample_bilinear2d(
             tensor(codes, qparams, channels_last), size, align_corners, scale, scale
         )
-        expected = numerics_resize.upsample_bilinear2d(
+        expected = resize.upsample_bilinear2d(
             codes, qparams, size, align_corners=align_corners, scales=(scale, scale), channels_last=channels_last
         )
         np.testing.assert_array_equal(expected, codes_of(found), err_msg=f"{codes.shape} to {size}")
@@ -53,4 +53,4 @@ def test_nearest(exact: bool) -> None:
             continue
         codes = np.broadcast_to(np.arange(extent, dtype=np.uint8), (1, 1, 2, extent))
         found = codes_of(op(tensor(codes, random_qparams(rng)), [3, outputs], None, scale))[0, 0, 0]
-        np.testing.assert_array_equal(numerics_resize.nearest_index(extent, outputs, scale, exact=exact), found)
+        np.testing.assert_array_equal(resize.nearest_index(extent, outputs, scale, exact=exact), found)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from qtorch_relay.layout import Layout
-from qtorch_relay.numerics_sum import sum_f32
+from qtorch_relay.numerics.sum import sum_f32
 
 SHAPES = (
     *((5,), (7,), (8,), (9,), (100,), (777,)),

@@ -1,4 +1,4 @@
-"""One row per canonicalization: a call of a qnn op, the inputs of a numeric run, and what numerics.py says it gives."""
+"""One row per canonicalization: a call of a qnn op, the inputs of a numeric run, and what numerics says it gives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qtorch_relay import numerics, numerics_conv, numerics_dynamic, numerics_pool, qnn
+from qtorch_relay import numerics, qnn
 from qtorch_relay._tvm import relax
 from qtorch_relay.engine_constants import (
     AccumulatorFactors,
@@ -87,8 +87,8 @@ def _choose(name: str, x: np.ndarray[Any, Any], engine: str) -> tuple[Case, Case
     def output(index: int) -> Callable[..., Any]:
         return lambda data: relax.TupleGetItem(qnn.choose_qparams(data, 0, 127, arithmetic=arithmetic), index)
 
-    def params(data: np.ndarray[Any, Any]) -> numerics_dynamic.DynamicParams:
-        return numerics_dynamic.choose_params(data, engine, reduce_range=True)
+    def params(data: np.ndarray[Any, Any]) -> numerics.dynamic.DynamicParams:
+        return numerics.dynamic.choose_params(data, engine, reduce_range=True)
 
     return (
         Case(f"choose_scale_{name}", {"x": x}, output(0), lambda data: np.asarray(params(data).scale)),
@@ -97,7 +97,7 @@ def _choose(name: str, x: np.ndarray[Any, Any], engine: str) -> tuple[Case, Case
 
 
 def _dequantize(name: str, engine: str) -> Case:
-    params = numerics_dynamic.DynamicParams(np.float32(X_SCALE), 3)
+    params = numerics.dynamic.DynamicParams(np.float32(X_SCALE), 3)
     factors = kernel_factors(engine, "linear", W_SCALES)
     arithmetic = {"fbgemm": "fused", "qnnpack": "rounded", "onednn": "real"}[engine]
     operands = {"input_factor": X_SCALE, "kernel_factor": factors} if engine == "onednn" else {}
@@ -110,7 +110,7 @@ def _dequantize(name: str, engine: str) -> Case:
         name,
         {"x": SUMS.reshape(-1, CHANNELS), "scale": np.float32(X_SCALE) * factors},
         body,
-        lambda x, _scale: numerics_dynamic.dequantize_sums(x, params, W_SCALES, BIAS, engine),
+        lambda x, _scale: numerics.dynamic.dequantize_sums(x, params, W_SCALES, BIAS, engine),
     )
 
 
@@ -136,17 +136,17 @@ def _pool(name: str, kernel: int, arithmetic: str, factor: float) -> Case:
 
     def expected(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         if arithmetic == "quotient":
-            return numerics_pool.mean_spatial(x, q, "fbgemm", contiguous=True)[..., None, None]
+            return numerics.pool.mean_spatial(x, q, "fbgemm", contiguous=True)[..., None, None]
         if arithmetic == "scaled":
-            return numerics_pool.avg_pool2d(
-                x, q, numerics_pool.Pool2d((kernel, kernel), (kernel, kernel)), "qnnpack", channels_last=False
+            return numerics.pool.avg_pool2d(
+                x, q, numerics.pool.Pool2d((kernel, kernel), (kernel, kernel)), "qnnpack", channels_last=False
             )
         if arithmetic == "scaled_shifted":
-            return numerics_pool.avg_pool2d(
-                x, q, numerics_pool.Pool2d((kernel, kernel), (kernel, kernel)), "fbgemm", channels_last=False
+            return numerics.pool.avg_pool2d(
+                x, q, numerics.pool.Pool2d((kernel, kernel), (kernel, kernel)), "fbgemm", channels_last=False
             )
         channels_last = arithmetic == "fused"
-        return numerics_pool.adaptive_avg_pool2d(x, q, (1, 1), "fbgemm", channels_last=channels_last)
+        return numerics.pool.adaptive_avg_pool2d(x, q, (1, 1), "fbgemm", channels_last=channels_last)
 
     codes = RNG.integers(0, 256, (64, 8, 12, 12)).astype(np.uint8)
     return Case(name, {"x": codes}, body, expected)
@@ -223,14 +223,14 @@ CASES = (
         "conv2d_s16_pairs",
         {"x": _PX, "w": _PW},
         lambda x, w: qnn.conv2d(x, w, 9, 0, 0.5, 0.25, (3, 3), 16, (2, 2), (1, 1), groups=8, accumulation="s16_pairs"),
-        lambda x, w: numerics_conv.depthwise_sums_fbgemm(x, w, 9, (2, 2), (1, 1)),
+        lambda x, w: numerics.conv.depthwise_sums_fbgemm(x, w, 9, (2, 2), (1, 1)),
     ),
     Case(
         "conv2d_s16_pairs_of_two_channels_with_kernel_zero_points",
         {"x": _PX, "w": _PW2},
         lambda x, w: qnn.conv2d(x, w, 9, _ZW, 0.5, _SW, (1, 3), 8, groups=4, accumulation="s16_pairs"),
         # two channels of a group are two planes of a depth of two
-        lambda x, w: numerics_conv.depthwise_sums_fbgemm(
+        lambda x, w: numerics.conv.depthwise_sums_fbgemm(
             x.reshape(2, 4, 2, 9, 9), w[:, None], 9, (1, 1, 1), (0, 0, 0), _ZW
         )[:, :, 0],
     ),
@@ -244,7 +244,7 @@ CASES = (
         "conv2d_transpose",
         {"x": _PX, "w": _TW},
         lambda x, w: qnn.conv2d_transpose(x, w, 9, 0, 0.5, 0.25, (2, 3), (1, 0), (1, 2), 2, output_padding=(1, 2)),
-        lambda x, w: numerics_conv.transposed_sums(
+        lambda x, w: numerics.conv.transposed_sums(
             x, w, 9, stride=(2, 3), padding=(1, 0), dilation=(1, 2), groups=2, output_padding=(1, 2)
         ),
     ),
@@ -252,7 +252,7 @@ CASES = (
         "conv2d_transpose_padding_wider_than_the_kernel_with_kernel_zero_points",
         {"x": _PX, "w": _TW[:, :, :2, :2]},
         lambda x, w: qnn.conv2d_transpose(x, w, 9, [3, -7, 0], 0.5, 0.25, padding=(3, 2)),
-        lambda x, w: numerics_conv.transposed_sums(
+        lambda x, w: numerics.conv.transposed_sums(
             x, w, 9, [3, -7, 0], stride=(1, 1), padding=(3, 2), dilation=(1, 1), output_padding=(0, 0)
         ),
     ),
@@ -270,7 +270,7 @@ CASES = (
             1,
             factors={**_REAL.operands(), "residual_factor": sum_factor(RHS.scale)},
         ),
-        lambda x, r: numerics_conv.requantize_sum(x, _REAL, r, RHS, sum_factor(RHS.scale), Y),
+        lambda x, r: numerics.conv.requantize_sum(x, _REAL, r, RHS, sum_factor(RHS.scale), Y),
     ),
     Case(
         "dense",
@@ -329,8 +329,8 @@ CASES = (
         "quantize_run_time_rounded",
         {"x": FLOATS[:5000], "s": np.asarray(0.043, np.float32), "z": np.asarray(77, np.int32)},
         lambda x, s, z: qnn.quantize(x, s, z, out_dtype="uint8", arithmetic="rounded"),
-        lambda x, s, z: numerics_dynamic.quantize_dynamic(
-            x, numerics_dynamic.DynamicParams(np.float32(s), int(z)), "onednn"
+        lambda x, s, z: numerics.dynamic.quantize_dynamic(
+            x, numerics.dynamic.DynamicParams(np.float32(s), int(z)), "onednn"
         ),
     ),
     Case(

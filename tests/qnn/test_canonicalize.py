@@ -1,4 +1,4 @@
-"""Each canonicalization, twice: as a before/after pair of text, and in numbers against numerics.py, tolerance 0."""
+"""Each canonicalization, twice: as a before/after pair of text, and in numbers against numerics, tolerance 0."""
 
 from __future__ import annotations
 

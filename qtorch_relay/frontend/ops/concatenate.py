@@ -12,7 +12,7 @@ from qtorch_relay.frontend.ops.accumulator import clamp_below_zero
 from qtorch_relay.frontend.ops.arithmetic_int32 import CAT_LANES, emit_cat
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
-from qtorch_relay.numerics import concatenate_table
+from qtorch_relay.numerics.core import concatenate_table
 from qtorch_relay.qnn import concatenate
 from qtorch_relay.qparams import PerTensor
 

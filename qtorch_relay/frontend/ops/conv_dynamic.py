@@ -16,7 +16,7 @@ from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.conv_sums import ConvLayer, check_input, conv_layer, convolution_sums
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import TensorValue
-from qtorch_relay.numerics_dynamic import greatest_code
+from qtorch_relay.numerics.dynamic import greatest_code
 from qtorch_relay.qnn import choose_qparams, dequantize, quantize, requantize
 from qtorch_relay.qnn.op_def import static_shape
 

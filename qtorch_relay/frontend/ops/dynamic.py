@@ -19,7 +19,7 @@ from qtorch_relay._tvm import relax
 from qtorch_relay.engine_constants import kernel_factors
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.values import RunTimeQuantizedValue, TensorValue
-from qtorch_relay.numerics_dynamic import greatest_code
+from qtorch_relay.numerics.dynamic import greatest_code
 from qtorch_relay.qnn import choose_qparams, dequantize, quantize
 from qtorch_relay.qnn.op_def import static_shape
 
@@ -57,7 +57,7 @@ def dequantize_sums(
     layer: str,
     relu: bool,
 ) -> TensorValue:
-    """Returns int32 sums as floats, the bias added, in this engine's order of operations (numerics_dynamic.py).
+    """Returns int32 sums as floats, the bias added, in this engine's order of operations (numerics/dynamic.py).
 
     kind: "conv" or "linear". axis: that of the output channels, along which weight_scales and bias run.
     """

@@ -12,7 +12,7 @@ from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.ops.conversion import QUANTIZED
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue
-from qtorch_relay.numerics import F32, quantize_f32_scalar
+from qtorch_relay.numerics.core import F32, quantize_f32_scalar
 from qtorch_relay.qnn.transform.rules.common import constant, product, saturate
 from qtorch_relay.qparams import PerTensor
 

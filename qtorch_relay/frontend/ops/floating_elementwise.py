@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from qtorch_relay import tir_ops
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node, TensorConstant
 from qtorch_relay.frontend.context import ImportContext, describe
@@ -21,6 +20,7 @@ from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import TensorValue
 from qtorch_relay.qnn.op_def import static_shape
 from qtorch_relay.qnn.transform.rules.common import cast, constant, fused_multiply_add, product
+from qtorch_relay.tir import ops as tir_ops
 
 Number = bool | int | float
 Operand = TensorValue | Number

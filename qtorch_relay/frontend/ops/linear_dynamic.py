@@ -16,7 +16,7 @@ from qtorch_relay.frontend.ops.dynamic import dequantize_sums, quantize_at_run_t
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import RunTimeQuantizedValue, TensorValue
 from qtorch_relay.qnn import dense
-from qtorch_relay.tir_linear_fp16 import linear_fp16
+from qtorch_relay.tir.linear_fp16 import linear_fp16
 
 FP16_LOWERING = "torch.linear_fp16"
 FP16_MAX = 65504.0

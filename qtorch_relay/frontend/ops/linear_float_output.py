@@ -18,7 +18,7 @@ from qtorch_relay.frontend.values import QuantizedValue, RunTimeQuantizedValue, 
 from qtorch_relay.qnn import quantize
 from qtorch_relay.qnn.op_def import as_scale, as_zero_point
 from qtorch_relay.qnn.transform.rules.common import rounded_product
-from qtorch_relay.tir_ops import tanh
+from qtorch_relay.tir.ops import tanh
 
 F32 = np.float32
 LOWERING = "qnn.quantize + qnn.dense + qnn.dequantize"

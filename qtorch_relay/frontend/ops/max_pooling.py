@@ -8,7 +8,7 @@ from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.moves import Tensor, reshaped
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue
-from qtorch_relay.numerics_windows import pooled_length
+from qtorch_relay.numerics.windows import pooled_length
 
 _DILATED = (
     "PyTorch's qnnpack kernel returns other than the largest codes for quint8 with dilation above 1 and padding; ours "

@@ -1,4 +1,4 @@
-"""Converters of normalizations of quantized tensors. numerics_norm.py has the arithmetic; this is it in relax ops."""
+"""Converters of normalizations of quantized tensors. numerics/norm.py has the arithmetic; this is it in relax ops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qtorch_relay.frontend.ops.accumulator import clamp_below_zero
 from qtorch_relay.frontend.ops.arithmetic_int32 import refuse_int32
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue
-from qtorch_relay.numerics_norm import LARGE_MAP, VECTOR_CODES, batch_norm_factors
+from qtorch_relay.numerics.norm import LARGE_MAP, VECTOR_CODES, batch_norm_factors
 from qtorch_relay.qnn.op_def import static_shape
 from qtorch_relay.qnn.transform.rules.common import (
     cast,
@@ -176,7 +176,7 @@ def _weights(context: ImportContext, node: Node, name: str, shape: tuple[int, ..
 
 
 def _sums(context: ImportContext, rows: Any) -> tuple[Any, Any]:
-    """Returns numerics_norm.sums along the last axis, which stays with length 1."""
+    """Returns numerics.norm.sums along the last axis, which stays with length 1."""
     wide = "int32" if static_shape(rows)[-1] * 255**2 < 2**31 else "int64"
     codes = context.emit(cast(rows, wide))
     total, squares = (
@@ -187,7 +187,7 @@ def _sums(context: ImportContext, rows: Any) -> tuple[Any, Any]:
 
 
 def _sums_of_large_map(context: ImportContext, value: QuantizedValue, groups: int) -> tuple[Any, Any]:
-    """Returns numerics_norm.sums_of_large_map; Relax's sum over one axis adds from the first element to the last."""
+    """Returns numerics.norm.sums_of_large_map; Relax's sum over one axis adds from the first element to the last."""
     batch, channels = value.shape[:2]
     codes = context.emit(cast(relax.op.reshape(value.expr, (batch, channels, -1)), "int32"))
     totals = []
@@ -201,7 +201,7 @@ def _sums_of_large_map(context: ImportContext, value: QuantizedValue, groups: in
 def _moments(
     context: ImportContext, node: Node, totals: tuple[Any, Any], count: int, qparams: PerTensor
 ) -> tuple[Any, Any]:
-    """Returns numerics_norm.moments."""
+    """Returns numerics.norm.moments."""
     eps, scale = context.number(node, "eps"), np.float32(qparams.scale)
     divisor = constant([float(count)], "float32")
     mean, mean_square = (context.emit(relax.op.divide(total, divisor)) for total in totals)

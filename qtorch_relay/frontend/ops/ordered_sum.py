@@ -11,13 +11,13 @@ from qtorch_relay._tvm import relax
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.values import QuantizedValue
 from qtorch_relay.layout import Layout
-from qtorch_relay.numerics_sum import ordered_sum
+from qtorch_relay.numerics.sum import ordered_sum
 from qtorch_relay.qnn.op_def import static_shape
 from qtorch_relay.qnn.transform.rules.common import constant, product, shifted
 
 
 class _RelaxArrays:
-    """numerics_sum.Arrays of Relax expressions; Relax's sum over one axis adds from the first element to the last."""
+    """numerics.sum.Arrays of Relax expressions; Relax's sum over one axis adds from the first element to the last."""
 
     def __init__(self, context: ImportContext) -> None:
         self._emit = context.emit

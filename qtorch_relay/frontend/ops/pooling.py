@@ -29,7 +29,7 @@ from qtorch_relay.frontend.ops.window_means import (
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 from qtorch_relay.layout import Layout
-from qtorch_relay.numerics_windows import Windows, adaptive_windows, pool_windows
+from qtorch_relay.numerics.windows import Windows, adaptive_windows, pool_windows
 
 # PyTorch's vector kernels take this many channels at a time (AVX-512 build); the rest goes through scalar code.
 AVG_POOL_LANES = 16

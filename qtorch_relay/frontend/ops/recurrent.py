@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from qtorch_relay import tir_recurrent
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import CellParams, LinearFp16Params, LinearParams, Node
 from qtorch_relay.engine_constants import kernel_factors
@@ -17,7 +16,8 @@ from qtorch_relay.frontend.ops.dynamic import quantize_at_run_time
 from qtorch_relay.frontend.ops.linear_dynamic import apply_dynamic, apply_fp16, linear_engine
 from qtorch_relay.frontend.registry import converter, fold, refuse
 from qtorch_relay.frontend.values import TensorValue
-from qtorch_relay.numerics_dynamic import greatest_code
+from qtorch_relay.numerics.dynamic import greatest_code
+from qtorch_relay.tir import recurrent as tir_recurrent
 
 LOWERING = "a dynamic linear layer of the input + one TIR loop over the steps"
 EXACT = "all engines but for tanh, where MKL's last bit differs from the correctly rounded one in 0.06 % of values"

@@ -14,7 +14,7 @@ from qtorch_relay.frontend.ops.moves import taken
 from qtorch_relay.frontend.ops.window_means import by_lanes
 from qtorch_relay.frontend.registry import converter, refuse
 from qtorch_relay.frontend.values import QuantizedValue
-from qtorch_relay.numerics_resize import BILINEAR_LANES, Between, between, nearest_index
+from qtorch_relay.numerics.resize import BILINEAR_LANES, Between, between, nearest_index
 from qtorch_relay.qnn.transform.rules.common import cast, constant, fused_multiply_add, product, saturate
 
 _NO_KERNEL = "PyTorch has no kernel of it for quantized tensors"
@@ -75,7 +75,7 @@ def upsample_bilinear2d(context: ImportContext, node: Node) -> QuantizedValue:
     """aten::upsample_bilinear2d(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float?
     scales_w=None) -> Tensor
 
-    The arithmetic is numerics_resize.upsample_bilinear2d.
+    The arithmetic is numerics.resize.upsample_bilinear2d.
     """
     value = context.quantized(node, next(iter(node.args)))
     if value.qparams.dtype not in ("uint8", "int8"):

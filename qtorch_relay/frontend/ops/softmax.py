@@ -1,4 +1,4 @@
-"""The converter of quantized::softmax. numerics_softmax.py has the arithmetic; this is it in relax ops."""
+"""The converter of quantized::softmax. numerics/softmax.py has the arithmetic; this is it in relax ops."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.arithmetic_int32 import refuse_int32
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue
-from qtorch_relay.numerics_softmax import LANES, QNNPACK_OUTPUT, exp_table, qnnpack_table
+from qtorch_relay.numerics.softmax import LANES, QNNPACK_OUTPUT, exp_table, qnnpack_table
 from qtorch_relay.qnn import quantize
 from qtorch_relay.qnn.op_def import static_shape
 from qtorch_relay.qnn.transform.rules.common import cast, constant
@@ -50,7 +50,7 @@ def quantized_softmax(context: ImportContext, node: Node) -> QuantizedValue:
 
 
 def _integers(context: ImportContext, value: QuantizedValue, index: Any, top: Any, axis: int) -> Any:
-    """Returns numerics_softmax.softmax_qnnpack."""
+    """Returns numerics.softmax.softmax_qnnpack."""
     table = qnnpack_table(value.qparams.scale, value.shape[axis])
     place = relax.op.subtract(relax.op.add(index, constant(255, "int32")), top)
     terms = context.emit(relax.op.take(constant(table, "int64"), context.emit(place), axis=0, mode="clip"))
@@ -61,7 +61,7 @@ def _integers(context: ImportContext, value: QuantizedValue, index: Any, top: An
 
 
 def _reals(context: ImportContext, value: QuantizedValue, index: Any, top: Any, axis: int) -> Any:
-    """Returns the float32 softmax of numerics_softmax.softmax."""
+    """Returns the float32 softmax of numerics.softmax.softmax."""
     place = context.emit(relax.op.add(relax.op.multiply(top, constant(256, "int32")), index))
     last = axis == len(value.shape) - 1
     inner = int(np.prod(value.shape[axis + 1 :]))
@@ -85,7 +85,7 @@ def _reals(context: ImportContext, value: QuantizedValue, index: Any, top: Any, 
 
 
 def _sum_of_lanes(context: ImportContext, terms: Any) -> Any:
-    """Returns numerics_softmax.sum_last_axis of terms [outer, count, 1] along the second axis, which stays.
+    """Returns numerics.softmax.sum_last_axis of terms [outer, count, 1] along the second axis, which stays.
 
     Relax's sum over one axis adds from the first element to the last.
     """

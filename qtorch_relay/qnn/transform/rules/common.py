@@ -5,7 +5,7 @@ Two facts shape the blocks:
   computed in float64 from a float64 tensor constant and cast to float32: exact product (24 + 24 bits <= 53), one
   rounding,
   and nothing left to contract.
-- Where PyTorch does fuse, the op torch.fma (tir_ops.py) says so.
+- Where PyTorch does fuse, the op torch.fma (tir/ops.py) says so.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from qtorch_relay._tvm import constant_array, is_constant, relax
 from qtorch_relay.qnn.op_def import Expr, Operands
 from qtorch_relay.qparams import code_range, is_identity
-from qtorch_relay.tir_ops import fma
+from qtorch_relay.tir.ops import fma
 
 Rule = Callable[[Operands], Expr]
 RULES: dict[str, Rule] = {}

@@ -24,7 +24,7 @@ from qtorch_relay.qnn.transform.rules.common import (
     per_axis,
     shifted_operand,
 )
-from qtorch_relay.tir_pair_sums import pair_saturated_sums
+from qtorch_relay.tir.pair_sums import pair_saturated_sums
 
 
 @canonicalization("qnn.conv2d")

@@ -1,6 +1,6 @@
 """What PyTorch 2.13 computes on x86-64 for quantized pools and spatial means, in numpy, to the bit.
 
-Continues numerics.py; its conventions hold here. The output has the input's quantization parameters.
+Continues numerics/core.py; its conventions hold here. The output has the input's quantization parameters.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from qtorch_relay.engine_constants import qnnpack_mean_factor
 from qtorch_relay.layout import Layout
-from qtorch_relay.numerics import (
+from qtorch_relay.numerics.core import (
     F32,
     Codes,
     Floats,
@@ -22,8 +22,8 @@ from qtorch_relay.numerics import (
     quantize_f32,
     saturate,
 )
-from qtorch_relay.numerics_sum import sum_f32
-from qtorch_relay.numerics_windows import Windows, adaptive_windows, pool_windows, pooled_length
+from qtorch_relay.numerics.sum import sum_f32
+from qtorch_relay.numerics.windows import Windows, adaptive_windows, pool_windows, pooled_length
 from qtorch_relay.qparams import PerTensor, code_range
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from qtorch_relay._tvm import T, TensorType, te
-from qtorch_relay.tir_ops import Expr, call_tir_op, define_tir_op
+from qtorch_relay.tir.ops import Expr, call_tir_op, define_tir_op
 
 _LEAST, _GREATEST = -(2**15), 2**15 - 1
 

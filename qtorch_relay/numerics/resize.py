@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from qtorch_relay.numerics import F32, Codes, Floats, body_and_tail_channels, fma_f32, saturate
+from qtorch_relay.numerics.core import F32, Codes, Floats, body_and_tail_channels, fma_f32, saturate
 from qtorch_relay.qparams import PerTensor
 
 BILINEAR_LANES = 8  # channels at a time in channels-last memory; the rest is contracted another way

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qtorch_relay.numerics import F32, Codes, Floats, fma_f32
+from qtorch_relay.numerics.core import F32, Codes, Floats, fma_f32
 
 Integers = npt.NDArray[np.integer[Any]]
 

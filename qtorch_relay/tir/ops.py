@@ -1,9 +1,9 @@
 """Relax ops that become one TIR expression per element, for float arithmetic that Relax cannot say.
 
     torch.fma(a, b, c)         a * b + c of float32, rounded once
-    torch.sigmoid(x, run)      as PyTorch computes it, see tir_math.py
+    torch.sigmoid(x, run)      as PyTorch computes it, see tir/math.py
     torch.silu(x, run)         likewise
-    torch.tanh(x)              correctly rounded, see tir_math.py
+    torch.tanh(x)              correctly rounded, see tir/math.py
 
 TVM legalizes them like its own ops, and fuses what they become with their neighbours.
 """
@@ -14,8 +14,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from qtorch_relay import tir_math
 from qtorch_relay._tvm import Call, Op, T, TensorType, define_relax_op, register_op_attr, relax, te
+from qtorch_relay.tir import math as tir_math
 
 Expr = Any
 Legalize = Callable[[Any, Any], Expr]

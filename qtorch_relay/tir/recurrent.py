@@ -20,11 +20,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from qtorch_relay import tir_math
 from qtorch_relay._tvm import IRBuilder, PrimFunc, T, TensorType, relax
-from qtorch_relay.tir_math import Expr, f32, fma, rounded_product
-from qtorch_relay.tir_ops import call_tir_op, define_tir_op
-from qtorch_relay.tir_qparams import scale_as, scale_of, zero_point_of
+from qtorch_relay.tir import math as tir_math
+from qtorch_relay.tir.math import Expr, f32, fma, rounded_product
+from qtorch_relay.tir.ops import call_tir_op, define_tir_op
+from qtorch_relay.tir.qparams import scale_as, scale_of, zero_point_of
 
 Buffer = Any
 GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay.engine_constants import kernel_factors
-from qtorch_relay.numerics import Codes, Floats, fma_f32, saturate
+from qtorch_relay.numerics.core import Codes, Floats, fma_f32, saturate
 
 F32 = np.float32
 SMALL_SCALE = F32(6.1e-5)  # QuantUtils.h SMALL_SCALE_THRESHOLD

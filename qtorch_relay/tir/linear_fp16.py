@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from qtorch_relay._tvm import IRBuilder, PrimFunc, T, TensorType, relax
-from qtorch_relay.tir_ops import call_tir_op, define_tir_op
-from qtorch_relay.tir_recurrent import emit_linear_fp16
+from qtorch_relay.tir.ops import call_tir_op, define_tir_op
+from qtorch_relay.tir.recurrent import emit_linear_fp16
 
 
 def linear_fp16(x: Any, weight: Any) -> Any:

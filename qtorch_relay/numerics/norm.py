@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from qtorch_relay.numerics import F32, Codes, Floats, fma_f32, saturate
+from qtorch_relay.numerics.core import F32, Codes, Floats, fma_f32, saturate
 from qtorch_relay.qparams import PerTensor
 
 VECTOR_CODES = 32  # codes per step of vector code: one AVX2 register; AVX-512 machines run the AVX2 code of these ops

@@ -6,7 +6,7 @@ float64 scale is rounded to float32 where PyTorch rounds it. Values beyond 2**31
 give the lowest code.
 
 PyTorch runs most elementwise ops as vector code ("body") with scalar code for what remains of a run ("tail"), and
-in some ops the two round differently: vector_mask says which elements are which. Pools are in numerics_pool.py.
+in some ops the two round differently: vector_mask says which elements are which. Pools are in numerics/pool.py.
 Sources are paths in PyTorch's aten/src/ATen/native/quantized/cpu unless another repository is named.
 """
 
@@ -122,7 +122,7 @@ def requantize_accumulator(
 
     acc: exact sums of (qx - zx) * (qw - zw) with channels along axis. The zero point is added to the rounded integer.
     relu raises the lower bound to the zero point.
-    fbgemm's depthwise kernel makes other sums where int16 overflows, see numerics_conv.py.
+    fbgemm's depthwise kernel makes other sums where int16 overflows, see numerics/conv.py.
     Source: qconv.cpp, qlinear.cpp; FBGEMM src/QuantUtilsAvx2.cc; qnnpack/src/q8gemm/*sse2.c.
     """
     exact = acc.astype(np.int64)

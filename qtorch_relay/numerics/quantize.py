@@ -1,6 +1,6 @@
 """What PyTorch 2.13 computes between floats and codes outside 8-bit per-tensor quantization, in numpy, to the bit.
 
-8-bit codes of one scale are in numerics.py (quantize_f32, dequantize_f32). Here: int32 codes, codes per channel with
+8-bit codes of one scale are in core.py (quantize_f32, dequantize_f32). Here: int32 codes, codes per channel with
 whole and with float zero points, and fake quantization. None of it depends on the engine or on the place in a vector.
 Sources are paths in PyTorch's aten/src/ATen/native/quantized.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qtorch_relay.numerics import F32, Codes, Floats
+from qtorch_relay.numerics.core import F32, Codes, Floats
 from qtorch_relay.qparams import PerChannel, PerChannelFloat, PerTensor, code_range
 
 

@@ -1,7 +1,7 @@
 """The int32 sums of PyTorch's convolutions, in numpy: one, two or three dimensions, transposed, saturating, with a sum.
 
 Codes are in logical order, [N, C, spatial...]. The sums are exact integers on every engine but for fbgemm's depthwise
-kernel (depthwise_sums_fbgemm); numerics.py has what turns them into codes.
+kernel (depthwise_sums_fbgemm); numerics/core.py has what turns them into codes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay.engine_constants import RealFactors
-from qtorch_relay.numerics import F32, Codes, fma_f32, saturate
+from qtorch_relay.numerics.core import F32, Codes, fma_f32, saturate
 from qtorch_relay.qparams import PerTensor
 
 Sums = npt.NDArray[np.int32]

@@ -15,7 +15,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from qtorch_relay.numerics import F32, Codes, Floats, fma_f32, quantize_f32
+from qtorch_relay.numerics.core import F32, Codes, Floats, fma_f32, quantize_f32
 from qtorch_relay.qparams import PerTensor, code_range
 
 LANES = 16  # float32 numbers of an AVX-512 vector

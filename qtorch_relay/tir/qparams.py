@@ -1,4 +1,4 @@
-"""ChooseQuantizationParams in TIR: the scale and zero point of a range, see numerics_dynamic.choose_scale.
+"""ChooseQuantizationParams in TIR: the scale and zero point of a range, see numerics.dynamic.choose_scale.
 
     torch.choose_scale(low, high)        float32, or float64 if it is asked for
     torch.choose_zero_point(low, high)   int32
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from qtorch_relay._tvm import T, TensorType, te
-from qtorch_relay.tir_math import Expr, f32, f64, let
-from qtorch_relay.tir_ops import call_tir_op, define_tir_op
+from qtorch_relay.tir.math import Expr, f32, f64, let
+from qtorch_relay.tir.ops import call_tir_op, define_tir_op
 
 SMALL_SCALE = np.float32(6.1e-5)
 INT32_MIN = -(2**31)
