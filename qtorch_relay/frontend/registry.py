@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 Convert = Callable[["ImportContext", Node], Any]
 
+# What exact says of an op that takes codes and floats, and of float ops whose sums PyTorch leaves to other libraries.
+CODES_EXACT = "codes: all engines; floats: within rounding"
+UP_TO_ORDER = "up to the order of float additions"
+
 _NAME = re.compile(r"^[a-z_]+::[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?$")
 
 

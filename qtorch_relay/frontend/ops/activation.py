@@ -7,7 +7,7 @@ from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops import floating_elementwise
 from qtorch_relay.frontend.ops.accumulator import clamp_below_zero
 from qtorch_relay.frontend.ops.table import emit_table
-from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.registry import CODES_EXACT, converter
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 
 _TAIL = (
@@ -45,6 +45,7 @@ def relu(context: ImportContext, node: Node) -> QuantizedValue | TensorValue:
     "aten::gelu_",
     "aten::silu",
     lowering="qnn.lookup, or float arithmetic",
+    exact=CODES_EXACT,
     note=_TAIL,
 )
 def unary_of_self(context: ImportContext, node: Node) -> QuantizedValue | TensorValue:

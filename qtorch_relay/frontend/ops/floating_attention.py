@@ -17,18 +17,16 @@ from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.ops.floating_elementwise import FLOAT_DTYPES, float_tensor
 from qtorch_relay.frontend.ops.floating_matmul import emit_linear
 from qtorch_relay.frontend.ops.floating_norm import emit_layer_norm
-from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.registry import UP_TO_ORDER, converter
 from qtorch_relay.frontend.values import TensorValue
 from qtorch_relay.qnn.op_def import static_shape
 from qtorch_relay.qnn.transform.rules.common import cast, constant
-
-EXACT = "up to the order of float additions"
 
 # mask_type of aten::_native_multi_head_attention: what the dimensions of a mask are
 MASK_SHAPES = {0: "[L, S]", 1: "[N, S]", 2: "[N, heads, L, S]"}
 
 
-@converter("aten::scaled_dot_product_attention", lowering="matmul, softmax, matmul", exact=EXACT)
+@converter("aten::scaled_dot_product_attention", lowering="matmul, softmax, matmul", exact=UP_TO_ORDER)
 def scaled_dot_product_attention(context: ImportContext, node: Node) -> TensorValue:
     """aten::scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float
     dropout_p=0., bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor
@@ -73,7 +71,7 @@ def _weights(context: ImportContext, query: Any, key: Any, scale: float, allowed
     return context.emit(relax.op.where(nothing, constant(0, dtype), relax.op.nn.softmax(scores, -1)))
 
 
-@converter("aten::_native_multi_head_attention", lowering="matmul, softmax, matmul", exact=EXACT)
+@converter("aten::_native_multi_head_attention", lowering="matmul, softmax, matmul", exact=UP_TO_ORDER)
 def native_multi_head_attention(context: ImportContext, node: Node) -> tuple[TensorValue, TensorValue | None]:
     """aten::_native_multi_head_attention(Tensor query, Tensor key, Tensor value, int embed_dim, int num_head, Tensor
     qkv_weight, Tensor qkv_bias, Tensor proj_weight, Tensor proj_bias, Tensor? mask=None, bool need_weights=True, bool
@@ -133,7 +131,7 @@ def _allowed(context: ImportContext, node: Node) -> Any | None:
     return context.emit(relax.op.logical_not(expr), "allowed")
 
 
-@converter("aten::_transformer_encoder_layer_fwd", lowering="attention, layer norms, linear layers", exact=EXACT)
+@converter("aten::_transformer_encoder_layer_fwd", lowering="attention, layer norms, linear layers", exact=UP_TO_ORDER)
 def transformer_encoder_layer(context: ImportContext, node: Node) -> TensorValue:
     """aten::_transformer_encoder_layer_fwd(Tensor src, int embed_dim, int num_heads, Tensor qkv_weight, Tensor
     qkv_bias, Tensor proj_weight, Tensor proj_bias, bool use_gelu, bool norm_first, float eps, Tensor norm_weight_1,

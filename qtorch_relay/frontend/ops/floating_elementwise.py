@@ -308,7 +308,7 @@ UNARY: dict[str, Unary] = {
 }
 
 
-@converter("aten::softmax.int", lowering="softmax of a float tensor")
+@converter("aten::softmax.int", lowering="softmax of a float tensor", exact="within rounding: exp is another library's")
 def softmax(context: ImportContext, node: Node) -> TensorValue:
     """aten::softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"""
     value = context.tensor(node, "self")

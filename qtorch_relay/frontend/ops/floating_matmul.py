@@ -11,14 +11,12 @@ from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
 from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.ops.floating_elementwise import FLOAT_DTYPES, float_tensor
-from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.registry import UP_TO_ORDER, converter
 from qtorch_relay.frontend.values import TensorValue
 from qtorch_relay.qnn.transform.rules.common import constant
 
-EXACT = "up to the order of float additions"
 
-
-@converter("aten::linear", lowering="matmul of float tensors", exact=EXACT)
+@converter("aten::linear", lowering="matmul of float tensors", exact=UP_TO_ORDER)
 def linear(context: ImportContext, node: Node) -> TensorValue:
     """aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor
 
@@ -37,7 +35,9 @@ def emit_linear(context: ImportContext, expr: Any, weight: Any, bias: Any | None
     return context.emit(total if bias is None else relax.op.add(total, bias), name)
 
 
-@converter("aten::matmul", "aten::mm", "aten::bmm", "aten::mv", "aten::dot", lowering="matmul of floats", exact=EXACT)
+@converter(
+    "aten::matmul", "aten::mm", "aten::bmm", "aten::mv", "aten::dot", lowering="matmul of floats", exact=UP_TO_ORDER
+)
 def matmul(context: ImportContext, node: Node) -> TensorValue:
     """aten::matmul(Tensor self, Tensor other) -> Tensor"""
     lhs, rhs = (context.tensor(node, name) for name in list(node.args)[:2])
@@ -46,7 +46,9 @@ def matmul(context: ImportContext, node: Node) -> TensorValue:
     return TensorValue(context.emit(relax.op.matmul(lhs.expr, rhs.expr), node.scope or "matmul"))
 
 
-@converter("aten::addmm", "aten::baddbmm", "aten::addbmm", "aten::addmv", lowering="matmul of floats", exact=EXACT)
+@converter(
+    "aten::addmm", "aten::baddbmm", "aten::addbmm", "aten::addmv", lowering="matmul of floats", exact=UP_TO_ORDER
+)
 def add_product(context: ImportContext, node: Node) -> TensorValue:
     """aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor, which is
     beta * self + alpha * (mat1 @ mat2); a beta of 0 leaves self out, also where it is NaN.
@@ -66,7 +68,7 @@ def add_product(context: ImportContext, node: Node) -> TensorValue:
     return TensorValue(context.emit(total, node.scope or node.name.split("::")[1]))
 
 
-@converter("aten::einsum", lowering="einsum of float tensors", exact=EXACT)
+@converter("aten::einsum", lowering="einsum of float tensors", exact=UP_TO_ORDER)
 def einsum(context: ImportContext, node: Node) -> TensorValue:
     """aten::einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor"""
     tensors = context.argument(node, "tensors")

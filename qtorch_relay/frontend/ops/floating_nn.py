@@ -15,7 +15,7 @@ from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
 from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.ops.floating_elementwise import FLOAT_DTYPES, float_tensor
-from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.registry import UP_TO_ORDER, converter
 from qtorch_relay.frontend.values import TensorValue
 from qtorch_relay.qnn.transform.rules.common import along, constant
 
@@ -25,7 +25,13 @@ FLOAT32_TYPE, FLOAT64_TYPE = 6, 7  # torch.dtype as TorchScript stores it (c10/c
 # ---- layers
 
 
-@converter("aten::_convolution", "aten::_convolution_mode", "aten::conv2d", lowering="conv2d of float tensors")
+@converter(
+    "aten::_convolution",
+    "aten::_convolution_mode",
+    "aten::conv2d",
+    lowering="conv2d of float tensors",
+    exact=UP_TO_ORDER,
+)
 def convolution(context: ImportContext, node: Node) -> TensorValue:
     """aten::conv2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=1, SymInt[2] padding=0, SymInt[2]
     dilation=1, SymInt groups=1) -> Tensor

@@ -15,12 +15,10 @@ from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node, TensorConstant
 from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.ops.floating_elementwise import float_tensor
-from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.registry import UP_TO_ORDER, converter
 from qtorch_relay.frontend.values import TensorValue
 from qtorch_relay.qnn.op_def import static_shape
 from qtorch_relay.qnn.transform.rules.common import cast, constant
-
-EXACT = "up to the order of float additions"
 
 
 @converter("aten::batch_norm", lowering="multiply and add of float tensors", exact="1 ulp in one of 2^28 values")
@@ -60,7 +58,7 @@ def _constant(context: ImportContext, node: Node, name: str) -> npt.NDArray[np.f
     raise context.unsupported(node, f"{name} must be a tensor of the model, found {describe(context.resolve(operand))}")
 
 
-@converter("aten::layer_norm", lowering="moments in float64, multiply and add", exact=EXACT)
+@converter("aten::layer_norm", lowering="moments in float64, multiply and add", exact=UP_TO_ORDER)
 def layer_norm(context: ImportContext, node: Node) -> TensorValue:
     """aten::layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float
     eps=1e-05, bool cudnn_enable=True) -> Tensor
@@ -100,7 +98,7 @@ def emit_affine(context: ImportContext, expr: Any, weight: Any | None, bias: Any
     return expr if weight is None and bias is None else context.emit(expr, name)
 
 
-@converter("aten::group_norm", lowering="moments in float64, multiply and add", exact=EXACT)
+@converter("aten::group_norm", lowering="moments in float64, multiply and add", exact=UP_TO_ORDER)
 def group_norm(context: ImportContext, node: Node) -> TensorValue:
     """aten::group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float eps=1e-05, bool
     cudnn_enabled=True) -> Tensor
@@ -110,7 +108,7 @@ def group_norm(context: ImportContext, node: Node) -> TensorValue:
     return _norm_by_group(context, node, context.integer(node, "num_groups"))
 
 
-@converter("aten::instance_norm", lowering="moments in float64, multiply and add", exact=EXACT)
+@converter("aten::instance_norm", lowering="moments in float64, multiply and add", exact=UP_TO_ORDER)
 def instance_norm(context: ImportContext, node: Node) -> TensorValue:
     """aten::instance_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool
     use_input_stats, float momentum, float eps, bool cudnn_enabled) -> Tensor

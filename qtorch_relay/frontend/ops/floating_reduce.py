@@ -9,14 +9,12 @@ from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.floating_elementwise import float_tensor
-from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.registry import UP_TO_ORDER, converter
 from qtorch_relay.frontend.values import TensorValue
 from qtorch_relay.qnn.transform.rules.common import cast, constant
 
-EXACT = "up to the order of float additions"
 
-
-@converter("aten::sum", "aten::sum.dim_IntList", lowering="sum in float64, rounded once", exact=EXACT)
+@converter("aten::sum", "aten::sum.dim_IntList", lowering="sum in float64, rounded once", exact=UP_TO_ORDER)
 def total(context: ImportContext, node: Node) -> TensorValue:
     """aten::sum.dim_IntList(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     value = float_tensor(context, node, "self")
@@ -27,7 +25,7 @@ def total(context: ImportContext, node: Node) -> TensorValue:
     return value.with_expr(context.emit(cast(summed, value.dtype), node.scope or "sum"))
 
 
-@converter("aten::var", "aten::var.dim", "aten::var.correction", lowering="moments in float64", exact=EXACT)
+@converter("aten::var", "aten::var.dim", "aten::var.correction", lowering="moments in float64", exact=UP_TO_ORDER)
 def variance(context: ImportContext, node: Node) -> TensorValue:
     """aten::var.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor"""
     value = float_tensor(context, node, "self")

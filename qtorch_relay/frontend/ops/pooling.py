@@ -26,7 +26,7 @@ from qtorch_relay.frontend.ops.window_means import (
     emit_window_mean,
     over,
 )
-from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.registry import CODES_EXACT, converter
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 from qtorch_relay.layout import Layout
 from qtorch_relay.numerics.windows import Windows, adaptive_windows, pool_windows
@@ -44,7 +44,12 @@ _TAIL = (
 )
 
 
-@converter("aten::avg_pool2d", lowering="qnn.avg_pool2d, or avg_pool2d of floats", note=f"{_TAIL}; {_IGNORED}")
+@converter(
+    "aten::avg_pool2d",
+    lowering="qnn.avg_pool2d, or avg_pool2d of floats",
+    exact=CODES_EXACT,
+    note=f"{_TAIL}; {_IGNORED}",
+)
 def average_pool2d(context: ImportContext, node: Node) -> QuantizedValue | TensorValue:
     """aten::avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False, bool
     count_include_pad=True, int? divisor_override=None) -> Tensor
@@ -137,6 +142,7 @@ def average_pool3d(context: ImportContext, node: Node) -> QuantizedValue:
     "aten::adaptive_avg_pool2d",
     "aten::_adaptive_avg_pool2d",
     lowering="qnn.avg_pool2d, sums of windows that differ, or adaptive_avg_pool2d of floats",
+    exact=CODES_EXACT,
     note=_TAIL,
 )
 def adaptive_avg_pool2d(context: ImportContext, node: Node) -> QuantizedValue | TensorValue:
