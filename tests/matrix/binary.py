@@ -142,7 +142,7 @@ def cases() -> Iterator[Case]:
                         return Binary(form, QPARAMS[kind], dtype, out=True)
 
                     inputs = (uniform((2, 4, 8, 8), 5), uniform((2, 4, 8, 8), 6))
-                    name = f"quantized::{op}{'_out' if form.__name__ == 'default' else ''}"
+                    name = f"quantized::{op}{'' if form is packet.out else '_out'}"
                     yield Case(name, f"{name_of(dtype)}-{kind}-{form}", out, inputs)
         for base in ("add", "mul"):
             for relu in (False, True):
