@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qtorch_relay import numerics, qnn
+from qtorch_relay import qnn
 from qtorch_relay._tvm import relax
 from qtorch_relay.lowering.channels_last import RULES, convert_to_channels_last, to_last, to_planar
 from qtorch_relay.lowering.rebuild import bindings_of, op_name
+from qtorch_relay.numerics.core import concatenate_table
 from qtorch_relay.qnn.printer import to_text
 from qtorch_relay.qnn.verify import verify
 from qtorch_relay.qparams import PerTensor
@@ -34,7 +35,7 @@ CUBE = (2, 4, 4, 4)  # a constant that broadcasts along a wrong dimension has a 
 EVEN = {"rounding": "TONEAREST_EVEN"}
 X, Y = PerTensor(0.03, 5, "uint8"), PerTensor(0.05, 9, "uint8")
 PARAMETERS = (X.scale, X.zero_point, Y.scale, Y.zero_point, 0.08, 3)
-TO_Y = numerics.concatenate_table(X, Y, vectorized=True, channels_last=True)
+TO_Y = concatenate_table(X, Y, vectorized=True, channels_last=True)
 AS_IS = np.arange(256).astype(np.uint8)
 op = relax.op
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qtorch_relay import numerics, qnn
+from qtorch_relay import qnn
 from qtorch_relay._tvm import relax
 from qtorch_relay.engine_constants import (
     AccumulatorFactors,
@@ -19,6 +19,7 @@ from qtorch_relay.engine_constants import (
     requantize_factors,
     sum_factor,
 )
+from qtorch_relay.numerics import conv, core, dynamic, pool
 from qtorch_relay.qparams import PerTensor
 
 Arrays = tuple[np.ndarray[Any, Any], ...]
@@ -74,8 +75,8 @@ def _requantize(name: str, engine: str, *, per_channel: bool) -> Case:
         if isinstance(factors, AccumulatorFactors):
             # the integer bias is added before the op, by an R.add of its own
             without = AccumulatorFactors(factors.addend, factors.addend_factor, factors.multiplier, None)
-            return numerics.requantize_accumulator(sums, without, Y)
-        return numerics.requantize_real(sums, factors, Y)
+            return core.requantize_accumulator(sums, without, Y)
+        return core.requantize_real(sums, factors, Y)
 
     return Case(name, {"x": SUMS}, body, expected)
 
@@ -87,8 +88,8 @@ def _choose(name: str, x: np.ndarray[Any, Any], engine: str) -> tuple[Case, Case
     def output(index: int) -> Callable[..., Any]:
         return lambda data: relax.TupleGetItem(qnn.choose_qparams(data, 0, 127, arithmetic=arithmetic), index)
 
-    def params(data: np.ndarray[Any, Any]) -> numerics.dynamic.DynamicParams:
-        return numerics.dynamic.choose_params(data, engine, reduce_range=True)
+    def params(data: np.ndarray[Any, Any]) -> dynamic.DynamicParams:
+        return dynamic.choose_params(data, engine, reduce_range=True)
 
     return (
         Case(f"choose_scale_{name}", {"x": x}, output(0), lambda data: np.asarray(params(data).scale)),
@@ -97,7 +98,7 @@ def _choose(name: str, x: np.ndarray[Any, Any], engine: str) -> tuple[Case, Case
 
 
 def _dequantize(name: str, engine: str) -> Case:
-    params = numerics.dynamic.DynamicParams(np.float32(X_SCALE), 3)
+    params = dynamic.DynamicParams(np.float32(X_SCALE), 3)
     factors = kernel_factors(engine, "linear", W_SCALES)
     arithmetic = {"fbgemm": "fused", "qnnpack": "rounded", "onednn": "real"}[engine]
     operands = {"input_factor": X_SCALE, "kernel_factor": factors} if engine == "onednn" else {}
@@ -110,7 +111,7 @@ def _dequantize(name: str, engine: str) -> Case:
         name,
         {"x": SUMS.reshape(-1, CHANNELS), "scale": np.float32(X_SCALE) * factors},
         body,
-        lambda x, _scale: numerics.dynamic.dequantize_sums(x, params, W_SCALES, BIAS, engine),
+        lambda x, _scale: dynamic.dequantize_sums(x, params, W_SCALES, BIAS, engine),
     )
 
 
@@ -136,17 +137,15 @@ def _pool(name: str, kernel: int, arithmetic: str, factor: float) -> Case:
 
     def expected(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         if arithmetic == "quotient":
-            return numerics.pool.mean_spatial(x, q, "fbgemm", contiguous=True)[..., None, None]
+            return pool.mean_spatial(x, q, "fbgemm", contiguous=True)[..., None, None]
         if arithmetic == "scaled":
-            return numerics.pool.avg_pool2d(
-                x, q, numerics.pool.Pool2d((kernel, kernel), (kernel, kernel)), "qnnpack", channels_last=False
+            return pool.avg_pool2d(
+                x, q, pool.Pool2d((kernel, kernel), (kernel, kernel)), "qnnpack", channels_last=False
             )
         if arithmetic == "scaled_shifted":
-            return numerics.pool.avg_pool2d(
-                x, q, numerics.pool.Pool2d((kernel, kernel), (kernel, kernel)), "fbgemm", channels_last=False
-            )
+            return pool.avg_pool2d(x, q, pool.Pool2d((kernel, kernel), (kernel, kernel)), "fbgemm", channels_last=False)
         channels_last = arithmetic == "fused"
-        return numerics.pool.adaptive_avg_pool2d(x, q, (1, 1), "fbgemm", channels_last=channels_last)
+        return pool.adaptive_avg_pool2d(x, q, (1, 1), "fbgemm", channels_last=channels_last)
 
     codes = RNG.integers(0, 256, (64, 8, 12, 12)).astype(np.uint8)
     return Case(name, {"x": codes}, body, expected)
@@ -158,7 +157,7 @@ def _elementwise(name: str, body: Callable[..., Any], formula: Callable[..., Any
 
 _PARAMETERS = (LHS.scale, LHS.zero_point, RHS.scale, RHS.zero_point, Y_SCALE, Y_ZERO_POINT)
 _FIXED = fixed_point_add_factors(LHS.scale, RHS.scale, Y_SCALE).operands()
-_TABLES = np.stack([numerics.concatenate_table(side, Y, vectorized=True, channels_last=True) for side in (LHS, RHS)])
+_TABLES = np.stack([core.concatenate_table(side, Y, vectorized=True, channels_last=True) for side in (LHS, RHS)])
 _W = RNG.integers(-128, 128, (5, CHANNELS, 3, 3)).astype(np.int8)
 _PX = RNG.integers(0, 256, (2, 8, 9, 9)).astype(np.uint8)
 _PW = RNG.choice([-128, -100, 90, 127], (16, 1, 3, 3)).astype(np.int8)
@@ -177,13 +176,13 @@ CASES = (
         "quantize",
         {"x": FLOATS},
         lambda x: qnn.quantize(x, Y_SCALE, Y_ZERO_POINT, out_dtype="uint8", arithmetic="fused"),
-        lambda x: numerics.quantize_f32(x, Y),
+        lambda x: core.quantize_f32(x, Y),
     ),
     Case(
         "dequantize",
         {"x": CODES_A},
         lambda x: qnn.dequantize(x, LHS.scale, LHS.zero_point),
-        lambda x: numerics.dequantize_f32(x, LHS),
+        lambda x: core.dequantize_f32(x, LHS),
     ),
     Case(
         "requantize_relay_upward",
@@ -223,16 +222,16 @@ CASES = (
         "conv2d_s16_pairs",
         {"x": _PX, "w": _PW},
         lambda x, w: qnn.conv2d(x, w, 9, 0, 0.5, 0.25, (3, 3), 16, (2, 2), (1, 1), groups=8, accumulation="s16_pairs"),
-        lambda x, w: numerics.conv.depthwise_sums_fbgemm(x, w, 9, (2, 2), (1, 1)),
+        lambda x, w: conv.depthwise_sums_fbgemm(x, w, 9, (2, 2), (1, 1)),
     ),
     Case(
         "conv2d_s16_pairs_of_two_channels_with_kernel_zero_points",
         {"x": _PX, "w": _PW2},
         lambda x, w: qnn.conv2d(x, w, 9, _ZW, 0.5, _SW, (1, 3), 8, groups=4, accumulation="s16_pairs"),
         # two channels of a group are two planes of a depth of two
-        lambda x, w: numerics.conv.depthwise_sums_fbgemm(
-            x.reshape(2, 4, 2, 9, 9), w[:, None], 9, (1, 1, 1), (0, 0, 0), _ZW
-        )[:, :, 0],
+        lambda x, w: conv.depthwise_sums_fbgemm(x.reshape(2, 4, 2, 9, 9), w[:, None], 9, (1, 1, 1), (0, 0, 0), _ZW)[
+            :, :, 0
+        ],
     ),
     Case(
         "conv2d_run_time_zero_point",
@@ -244,7 +243,7 @@ CASES = (
         "conv2d_transpose",
         {"x": _PX, "w": _TW},
         lambda x, w: qnn.conv2d_transpose(x, w, 9, 0, 0.5, 0.25, (2, 3), (1, 0), (1, 2), 2, output_padding=(1, 2)),
-        lambda x, w: numerics.conv.transposed_sums(
+        lambda x, w: conv.transposed_sums(
             x, w, 9, stride=(2, 3), padding=(1, 0), dilation=(1, 2), groups=2, output_padding=(1, 2)
         ),
     ),
@@ -252,7 +251,7 @@ CASES = (
         "conv2d_transpose_padding_wider_than_the_kernel_with_kernel_zero_points",
         {"x": _PX, "w": _TW[:, :, :2, :2]},
         lambda x, w: qnn.conv2d_transpose(x, w, 9, [3, -7, 0], 0.5, 0.25, padding=(3, 2)),
-        lambda x, w: numerics.conv.transposed_sums(
+        lambda x, w: conv.transposed_sums(
             x, w, 9, [3, -7, 0], stride=(1, 1), padding=(3, 2), dilation=(1, 1), output_padding=(0, 0)
         ),
     ),
@@ -270,7 +269,7 @@ CASES = (
             1,
             factors={**_REAL.operands(), "residual_factor": sum_factor(RHS.scale)},
         ),
-        lambda x, r: numerics.conv.requantize_sum(x, _REAL, r, RHS, sum_factor(RHS.scale), Y),
+        lambda x, r: conv.requantize_sum(x, _REAL, r, RHS, sum_factor(RHS.scale), Y),
     ),
     Case(
         "dense",
@@ -281,12 +280,12 @@ CASES = (
     _elementwise(
         "add_float32",
         lambda a, b: qnn.add(a, b, *_PARAMETERS, arithmetic="float32", **EVEN),
-        numerics.add_f32_fma,
+        core.add_f32_fma,
     ),
     _elementwise(
         "add_fixed_point",
         lambda a, b: qnn.add(a, b, *_PARAMETERS, arithmetic="fixed_point", factors=_FIXED, **EVEN),
-        numerics.add_fixed_point,
+        core.add_fixed_point,
     ),
     _elementwise(
         "mul",
@@ -298,7 +297,7 @@ CASES = (
             factors={"multiplier": mul_multiplier(LHS.scale, RHS.scale, Y_SCALE)},
             **EVEN,
         ),
-        numerics.mul_f32,
+        core.mul_f32,
     ),
     _elementwise(
         "concatenate",
@@ -323,15 +322,13 @@ CASES = (
         "quantize_run_time",
         {"x": FLOATS, "s": np.asarray(0.043, np.float32), "z": np.asarray(77, np.int32)},
         lambda x, s, z: qnn.quantize(x, s, z, out_dtype="uint8", arithmetic="fused"),
-        lambda x, s, z: numerics.quantize_f32(x, PerTensor(float(s), int(z), "uint8")),
+        lambda x, s, z: core.quantize_f32(x, PerTensor(float(s), int(z), "uint8")),
     ),
     Case(
         "quantize_run_time_rounded",
         {"x": FLOATS[:5000], "s": np.asarray(0.043, np.float32), "z": np.asarray(77, np.int32)},
         lambda x, s, z: qnn.quantize(x, s, z, out_dtype="uint8", arithmetic="rounded"),
-        lambda x, s, z: numerics.dynamic.quantize_dynamic(
-            x, numerics.dynamic.DynamicParams(np.float32(s), int(z)), "onednn"
-        ),
+        lambda x, s, z: dynamic.quantize_dynamic(x, dynamic.DynamicParams(np.float32(s), int(z)), "onednn"),
     ),
     Case(
         "dense_run_time",

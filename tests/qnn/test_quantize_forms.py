@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qtorch_relay import numerics, qnn
-from qtorch_relay import numerics_quantize as wide
+from qtorch_relay import qnn
+from qtorch_relay.numerics import core
+from qtorch_relay.numerics import quantize as wide
 from qtorch_relay.qnn.transform import CanonicalizeOps
 from qtorch_relay.qnn.verify import verify
 from qtorch_relay.qparams import PerChannel, PerTensor
@@ -32,8 +33,8 @@ def _compute(body: Any, *arrays: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def test_one_scale(dtype: str, scale: float, run_time: bool) -> None:
     x, qparams = reals((3000,), scale), PerTensor(scale, CODE[dtype], dtype)
     arithmetic = "rounded" if dtype == "int32" else "fused"
-    expected = wide.quantize_s32(x, qparams) if dtype == "int32" else numerics.quantize_f32(x, qparams)
-    real = wide.dequantize_s32 if dtype == "int32" else numerics.dequantize_f32
+    expected = wide.quantize_s32(x, qparams) if dtype == "int32" else core.quantize_f32(x, qparams)
+    real = wide.dequantize_s32 if dtype == "int32" else core.dequantize_f32
     parameters = (np.array(scale, np.float32), np.array(CODE[dtype], np.int32))
 
     def quantize(x: Any, *given: Any) -> Any:
