@@ -17,6 +17,7 @@ import numpy as np
 from qtorch_relay import target
 from qtorch_relay._tvm import T, tvm
 from qtorch_relay.kernels import KERNELS, Kernel
+from qtorch_relay.kernels.spec import outputs_of
 from qtorch_relay.kernels.tir import get, load, prim_func, put, registers, splat, store
 from qtorch_relay.kernels.x86 import avx512vnni
 from qtorch_relay.runtime import set_num_threads
@@ -59,8 +60,8 @@ def peak_timer() -> Callable[[], float]:
 
 def kernel_timer(kernel: Kernel, spec: Any) -> Callable[[], float]:
     inputs, constants = kernel.arguments(spec, 0, False)
-    out = np.zeros(spec.out_shape, spec.out_dtype)
-    return timer(kernel.build(spec), [*inputs, *kernel.pack(spec, *constants), out])
+    outs = [np.zeros(shape, dtype) for shape, dtype in outputs_of(spec)]
+    return timer(kernel.build(spec), [*inputs, *kernel.pack(spec, *constants), *outs])
 
 
 def describe(spec: Any) -> str:
@@ -70,7 +71,8 @@ def describe(spec: Any) -> str:
         size = f"{spec.in_h}x{spec.in_w}x{spec.in_channels} -> {spec.out_channels}"
         return f"{size}, {spec.kernel_h}x{spec.kernel_w} / {spec.stride[0]}{groups}, {spec.requantize}"
     shape = getattr(spec, "in_shape", None) or spec.shape
-    return f"{'x'.join(map(str, shape))} -> {'x'.join(map(str, spec.out_shape))}"
+    outputs = " and ".join("x".join(map(str, shape)) or "1" for shape, _ in outputs_of(spec))
+    return f"{'x'.join(map(str, shape))} -> {outputs}"
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Int8 kernels as TIR, picked from one table by ISA and spec."""
 
+from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec, DynamicDenseSpec, DynamicQuantizeSpec
 from qtorch_relay.kernels.embedding import build_embedding_bag, build_row_lookup
 from qtorch_relay.kernels.embedding_spec import EmbeddingBagSpec, RowLookupSpec
 from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, LookupSpec, MulSpec, QuantizeSpec
@@ -18,9 +19,12 @@ __all__ = [
     "AccumulatorRequantize",
     "AddSpec",
     "AvgPool2dSpec",
+    "ChooseQparamsSpec",
     "Conv2dSpec",
     "DenseSpec",
     "DequantizeSpec",
+    "DynamicDenseSpec",
+    "DynamicQuantizeSpec",
     "EmbeddingBagSpec",
     "FixedAddSpec",
     "Kernel",

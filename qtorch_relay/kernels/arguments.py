@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec, DynamicDenseSpec, DynamicQuantizeSpec
 from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, LookupSpec, MulSpec, QuantizeSpec
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
 from qtorch_relay.kernels.spec import AccumulatorRequantize, Conv2dSpec, DenseSpec, RealRequantize, RequantizeParams
@@ -117,3 +118,43 @@ def pool_arguments(spec: MaxPool2dSpec | AvgPool2dSpec, seed: int, extreme: bool
     factor = pixels if spec.arithmetic == "quotient" else 1 / pixels
     factors = np.full((spec.out_h, spec.out_w), factor, np.float32)
     return Arguments([x], (factors, int(_codes((1,), spec.dtype, rng, False)[0])))
+
+
+def choose_qparams_arguments(spec: ChooseQparamsSpec, seed: int, extreme: bool) -> Arguments:
+    """Returns floats of any magnitude on one side of 0 or on both; extreme: tiny, equal, huge or not finite ones."""
+    rng = np.random.default_rng(seed)
+    x = (rng.normal(rng.integers(-1, 2) * 3, 1, spec.shape) * 10.0 ** rng.integers(-6, 7)).astype(np.float32)
+    if extreme:
+        choices = ([0.0, -0.0], [1e-42, -1e-40, 0.0], [3e38, -3e38, 1.0], [np.nan, 2.0, -5.0], [np.inf, 1.0], [7e-6])
+        x = rng.choice(np.array(choices[seed % len(choices)], np.float32), spec.shape)
+    return Arguments([x], ())
+
+
+def dynamic_quantize_arguments(spec: DynamicQuantizeSpec, seed: int, extreme: bool) -> Arguments:
+    """Returns floats as quantize_arguments does, a scale from 1e-8 to 1e4 and a zero point."""
+    rng = np.random.default_rng(seed)
+    low, high = code_range(spec.out_dtype)
+    if extreme:
+        x = rng.choice(np.array([np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-40, 0.3], np.float32), spec.shape)
+        return _with_qparams(x, 10.0 ** rng.uniform(-8, 4), int(rng.choice([low, high])))
+    scale = 2.0 ** -int(rng.integers(2, 6)) if seed % 2 else rng.uniform(0.01, 0.1)
+    x = (rng.integers(-700, 700, spec.shape) / 2 * scale).astype(np.float32)
+    return _with_qparams(x, scale, int(rng.integers(low, high + 1)))
+
+
+def _with_qparams(x: npt.NDArray[np.float32], scale: float, zero_point: int) -> Arguments:
+    return Arguments([x, np.array(scale, np.float32), np.array(zero_point, np.int32)], ())
+
+
+def dynamic_dense_arguments(spec: DynamicDenseSpec, seed: int, extreme: bool) -> Arguments:
+    """Returns codes, their parameters, weights, their scales and a bias; extreme: only the lowest and highest codes."""
+    rng = np.random.default_rng(seed)
+    x, weight = _codes(spec.shape, "uint8", rng, extreme), _codes(spec.weight_shape, "int8", rng, extreme)
+    zero_point, scale = int(_codes((1,), "uint8", rng, extreme)[0]), 10.0 ** rng.uniform(-8, 4) if extreme else 0.02
+    if extreme:
+        x.reshape(-1, spec.reduction)[0], weight[0] = 255 - zero_point, -128
+    factor = rng.uniform(0.001, 0.01, spec.out_features).astype(np.float32)
+    # a bias of the size of the sums, so that one rounding and two differ
+    addend = rng.normal(0, scale * 0.005 * 74 * 74 * spec.reduction**0.5, spec.out_features).astype(np.float32)
+    inputs = [x, np.array(zero_point, np.int32), np.array(scale, np.float32)]
+    return Arguments(inputs, (weight, factor, addend if seed % 3 else np.zeros_like(addend)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec, DynamicDenseSpec, DynamicQuantizeSpec
 from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, LookupSpec, MulSpec, QuantizeSpec
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
 from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec, PairSaturatedDepthwiseSpec
@@ -88,6 +89,15 @@ DEPTHWISE_PAIRS = tuple(
 DENSE = (DenseSpec(1, 2048, 1000), DenseSpec(1, 1280, 1000), DenseSpec(1, 960, 1280))
 
 QUANTIZE = (QuantizeSpec((1, 3, 224, 224), channels_last=True),)
+
+# one token and 128 of transformer encoders with 256 and 1024 features
+_TOKENS = tuple((rows, features) for features in (256, 1024) for rows in (1, 128))
+
+CHOOSE_QPARAMS = tuple(ChooseQparamsSpec(shape, 0, 127) for shape in _TOKENS)
+
+DYNAMIC_QUANTIZE = tuple(DynamicQuantizeSpec(shape) for shape in _TOKENS)
+
+DYNAMIC_DENSE = tuple(DynamicDenseSpec(shape, shape[1]) for shape in _TOKENS)
 
 DEQUANTIZE = (DequantizeSpec((1, 1000)),)
 

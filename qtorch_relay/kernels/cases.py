@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec, DynamicDenseSpec, DynamicQuantizeSpec, SumArithmetic
 from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, LookupSpec, MulSpec, QuantizeSpec
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
 from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec, PairSaturatedDepthwiseSpec, Requantization
@@ -131,6 +132,33 @@ QUANTIZE = (
     QuantizeSpec((2, 3, 5), "int8"),
     *(QuantizeSpec((2, channels, 3, 37), "uint8", channels_last=True) for channels in (1, 2, 3, 4, 5, 20)),
     QuantizeSpec((1, 3, 224, 224), "int8", channels_last=True),
+)
+
+CHOOSE_QPARAMS = (
+    *(ChooseQparamsSpec((size,), 0, 255) for size in (2, 31, 33, 127, *_SIZES)),
+    *(ChooseQparamsSpec((2, 3, 7), 0, 127, arithmetic) for arithmetic in ("float32", "reciprocal", "float64")),
+    *(ChooseQparamsSpec((3, 50), low, high, "reciprocal") for low, high in ((0, 255), (-128, 127))),
+    *(ChooseQparamsSpec(shape, 0, 127) for shape in ((), (0, 4), (1, 1, 20))),
+)
+
+DYNAMIC_QUANTIZE = (
+    *(DynamicQuantizeSpec((size,), "uint8", arithmetic) for size in _SIZES for arithmetic in ("fused", "rounded")),
+    *(DynamicQuantizeSpec((2, 3, 17), "int8", arithmetic) for arithmetic in ("fused", "rounded")),
+    *(DynamicQuantizeSpec(shape) for shape in ((), (0, 4), (2, 50_000))),
+)
+
+_SUM_ARITHMETICS: tuple[SumArithmetic, ...] = ("fused", "rounded", "real")
+DYNAMIC_DENSE = (
+    *(DynamicDenseSpec((1, features), 10) for features in (1, 3, 4, 5, 17, 64)),
+    *(
+        DynamicDenseSpec((rows, 40), features, arithmetic, relu)
+        for arithmetic in _SUM_ARITHMETICS
+        for rows, features, relu in ((2, 1, True), (3, 16, False), (14, 33, True), (15, 130, False), (29, 58, False))
+    ),
+    *(DynamicDenseSpec((2, 3, 24), 40, arithmetic) for arithmetic in _SUM_ARITHMETICS),
+    DynamicDenseSpec((19,), 7, relu=True),
+    DynamicDenseSpec((1, 2048), 1000, "real"),
+    DynamicDenseSpec((64, 256), 512),
 )
 
 DEQUANTIZE = (*(DequantizeSpec((size,)) for size in _SIZES), DequantizeSpec((2, 7, 5), "int8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from qtorch_relay._tvm import PrimFunc
@@ -9,7 +10,7 @@ from qtorch_relay.kernels.conv2d_nest import Conv2dNest
 from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, plan_conv2d
 from qtorch_relay.kernels.requantize import Epilogue, requantize_arguments
 from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec
-from qtorch_relay.kernels.tir import Buffer, BufferDecl, prim_func
+from qtorch_relay.kernels.tir import Buffer, BufferDecl, load, prim_func
 
 MAX_REDUCTION = 65_793
 """Most products of one output: (2^31 - 1) / (255 * 128), so no accumulator leaves int32."""
@@ -46,6 +47,7 @@ def _build(name: str, isa: Any, interface: Conv2dSpec | DenseSpec, spec: Conv2dS
 
     def body(x: Buffer, weight: Buffer, init: Buffer, *rest: Buffer) -> None:
         epilogue = Epilogue(isa, spec.requantize, spec.out_dtype, lanes, rest[:-1])
-        Conv2dNest(spec, plan, isa, x, weight, init, epilogue, rest[-1]).emit()
+        start = partial(load, init, lanes=isa.LANES)
+        Conv2dNest(spec, plan, isa, x, weight, start, epilogue, rest[-1]).emit()
 
     return prim_func(name, arguments, body)

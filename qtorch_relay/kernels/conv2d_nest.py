@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from qtorch_relay._tvm import T
 from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan
-from qtorch_relay.kernels.requantize import Epilogue
 from qtorch_relay.kernels.spec import Conv2dSpec
 from qtorch_relay.kernels.tir import Buffer, Expr, as_u8, get, load, prefetch, put, registers, scratch, store, vector
 
@@ -18,6 +17,25 @@ CACHE_LINE = 64
 
 MIN_PREFETCHED_BYTES = 16 << 10
 """Weights of a block from which on the next block's are prefetched."""
+
+
+class TileEpilogue(Protocol):
+    """What becomes of the accumulators of a register tile.
+
+    in_zero_point: the code that padding holds, uint8.
+    """
+
+    in_zero_point: Expr
+
+    def emit(
+        self,
+        accumulators: Sequence[Sequence[Expr]],
+        channel: Expr,
+        out: Buffer,
+        addresses: Sequence[Expr],
+        channels: int,
+    ) -> None:
+        """Writes the outputs of accumulators[pixel][vector] to out[addresses[pixel] + 0 .. channels - 1]."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +78,18 @@ class _Tile:
 
 @dataclass(frozen=True)
 class Conv2dNest:
-    """Emits the loops of one convolution: chunks, channel groups, blocks, pixel groups, tiles."""
+    """Emits the loops of one convolution: chunks, channel groups, blocks, pixel groups, tiles.
+
+    start: returns what the accumulators of a vector of channels begin with, from its first lane.
+    """
 
     spec: Conv2dSpec
     plan: Conv2dPlan
     isa: Any
     x: Buffer
     weight: Buffer
-    init: Buffer
-    epilogue: Epilogue
+    start: Callable[[Expr], Expr]
+    epilogue: TileEpilogue
     out: Buffer
 
     def emit(self) -> None:
@@ -220,7 +241,7 @@ class Conv2dNest:
         in_offsets = [row * row_in + column * column_in for row, column in pixels]
         accumulators = [registers(block.vectors, vector("int32", isa.LANES)) for _ in pixels]
         for j in range(block.vectors):
-            start = T.bind(load(self.init, block.lane + j * isa.LANES, isa.LANES))
+            start = T.bind(self.start(block.lane + j * isa.LANES))
             for accumulator in accumulators:
                 put(accumulator[j], start)
 

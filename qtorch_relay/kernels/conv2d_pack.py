@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,19 +29,27 @@ def pack_conv2d(
     init: -zero_point * sum(weight) (+ bias_s32) for each lane, the accumulators' start.
     """
     plan = plan_conv2d(spec, isa.LANES, isa.REGISTERS)
-    lanes = lane_channels(plan, isa)
+    lanes = lane_channels(plan, isa.LANES, isa.channel_order)
+    zero_point_u8 = in_zero_point + 128 if spec.in_dtype == "int8" else in_zero_point
+    init, bound = accumulator_start(weight.reshape(spec.out_channels, -1), zero_point_u8, bias_s32, lanes)
+    packed = pack_weight(spec, plan, isa.LANES, weight, lanes)
+    return [packed, init, *pack_requantize(requantize, bound, lanes, zero_point_u8)]
+
+
+def pack_weight(
+    spec: Conv2dSpec, plan: Conv2dPlan, vector_lanes: int, weight: Weight, lanes: npt.NDArray[np.int64]
+) -> Weight:
+    """Returns OIHW weights in the order the registers take them; lanes: the channel of every lane, -1 for padding."""
     dots = weight_dots(_merge_groups(spec, plan, weight), plan.reduction)
     by_lane = np.zeros((lanes.size, *dots.shape[1:]), dtype=np.int8)
     by_lane[lanes >= 0] = dots[lanes[lanes >= 0]]
     by_group = by_lane.reshape(plan.groups.count, -1, *dots.shape[1:])
-    full = plan.blocks * plan.vectors * isa.LANES
+    full = plan.blocks * plan.vectors * vector_lanes
     packed = []
     for group in by_group:
         packed += [_by_block(block, plan.vectors) for block in np.split(group[:full], plan.blocks or 1)]
         packed += [_by_block(group[full:], plan.rest_vectors)] if plan.rest_vectors else []
-    zero_point_u8 = in_zero_point + 128 if spec.in_dtype == "int8" else in_zero_point
-    init, bound = accumulator_start(weight.reshape(spec.out_channels, -1), zero_point_u8, bias_s32, lanes)
-    return [np.concatenate(packed), init, *pack_requantize(requantize, bound, lanes, zero_point_u8)]
+    return np.concatenate(packed)
 
 
 def pack_dense(
@@ -56,12 +65,17 @@ def pack_dense(
     return pack_conv2d(isa, conv, weight.reshape(conv.weight_shape), in_zero_point, requantize, bias_s32)
 
 
-def lane_channels(plan: Conv2dPlan, isa: Any) -> npt.NDArray[np.int64]:
-    """Returns the output channel of every lane, [padded vectors * lanes], -1 for padding."""
-    block_channels = plan.vectors * isa.LANES
-    order = [isa.channel_order(plan.vectors).ravel() + block * block_channels for block in range(plan.blocks)]
+def lane_channels(
+    plan: Conv2dPlan, vector_lanes: int, order_of: Callable[[int], npt.NDArray[np.int64]]
+) -> npt.NDArray[np.int64]:
+    """Returns the output channel of every lane, [padded vectors * lanes], -1 for padding.
+
+    order_of: returns the channel within a block that each lane of so many vectors holds.
+    """
+    block_channels = plan.vectors * vector_lanes
+    order = [order_of(plan.vectors).ravel() + block * block_channels for block in range(plan.blocks)]
     if plan.rest_vectors:
-        order.append(isa.channel_order(plan.rest_vectors).ravel() + plan.blocks * block_channels)
+        order.append(order_of(plan.rest_vectors).ravel() + plan.blocks * block_channels)
     lanes = np.concatenate(order)
     groups = np.arange(plan.groups.count)[:, None] * plan.groups.out_channels
     return np.where(lanes < plan.groups.out_channels, lanes + groups, -1).ravel()

@@ -80,7 +80,7 @@ def _store_interleaved(isa: Any, out: Buffer, channels: list[Expr], address: Exp
         pixels = T.bitwise_or(pixels, T.shift_left(byte, splat(T.int32(8 * index), lanes)))
     every_byte = T.bind(T.reinterpret(vector(dtype, 4 * lanes), pixels))
     kept = [4 * lane + byte for lane in range(lanes) for byte in range(len(channels))]
-    isa.store_bytes(out, every_byte, kept, address)
+    isa.store_lanes(out, every_byte, kept, address)
 
 
 def pack_quantize(spec: QuantizeSpec, qparams: PerTensor) -> Arrays:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec, DynamicDenseSpec, DynamicQuantizeSpec
 from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, MulSpec, QuantizeSpec
 from qtorch_relay.kernels.spec import (
     AccumulatorRequantize,
@@ -18,6 +19,7 @@ from qtorch_relay.kernels.spec import (
 from qtorch_relay.numerics import core
 from qtorch_relay.numerics.conv import depthwise_sums_fbgemm
 from qtorch_relay.numerics.core import fma_f32
+from qtorch_relay.numerics.dynamic import DynamicParams, choose_scale, quantize_dynamic, scale_sums
 from qtorch_relay.qparams import PerTensor
 
 Codes = npt.NDArray[Any]
@@ -148,3 +150,39 @@ def depthwise_pairs(
     if bias_s32 is not None:
         accumulator = accumulator + bias_s32
     return requantize(accumulator, params, spec.out_dtype)
+
+
+def choose_qparams(spec: ChooseQparamsSpec, x: npt.NDArray[np.float32]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Returns the scale and the zero point for the range of x and 0, NaN skipped."""
+    low, high = np.fmin.reduce(x, None, initial=0), np.fmax.reduce(x, None, initial=0)
+    wide, zero_point = choose_scale(low, high, spec.quant_min, spec.quant_max)
+    with np.errstate(all="ignore"):
+        narrow = np.float32(1) / np.float32(1 / wide) if spec.arithmetic == "reciprocal" else np.float32(wide)
+    scale = np.asarray(wide if spec.arithmetic == "float64" else narrow)
+    return scale, np.asarray(zero_point, np.int32)
+
+
+def dynamic_quantize(
+    spec: DynamicQuantizeSpec, x: npt.NDArray[np.float32], scale: npt.NDArray[np.float32], zero_point: Codes
+) -> Codes:
+    """Returns numerics.dynamic.quantize_dynamic; NaN is the highest code, or the lowest if rounded twice."""
+    params = DynamicParams(np.float32(scale), int(zero_point))
+    if spec.arithmetic == "fused":
+        return quantize_dynamic(x, params, "fbgemm", spec.out_dtype)
+    numbers = np.where(np.isnan(x), np.float32(-np.inf), x)
+    return quantize_dynamic(numbers, params, "onednn", spec.out_dtype)
+
+
+def dynamic_dense(
+    spec: DynamicDenseSpec,
+    x: Codes,
+    zero_point: Codes,
+    scale: npt.NDArray[np.float32],
+    weight: npt.NDArray[np.int8],
+    factor: npt.NDArray[np.float32],
+    addend: npt.NDArray[np.float32],
+) -> npt.NDArray[np.float32]:
+    """Returns numerics.dynamic.scale_sums of the product of codes, no less than 0 if relu."""
+    sums = ((x.astype(np.float64) - int(zero_point)) @ weight.astype(np.float64).T).astype(np.int32)
+    real = scale_sums(sums, np.float32(scale), factor, addend, spec.arithmetic)
+    return np.maximum(real, np.float32(0)) if spec.relu else real

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
+from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec
 from qtorch_relay.kernels.pointwise_spec import AddSpec
 
 
@@ -16,6 +17,8 @@ def of_one_sample(spec: Any, samples: int) -> Any | None:
     """
     if isinstance(spec, AddSpec) and spec.vectorized is not None:
         return None  # the codes that are added one by one are the last of all samples
+    if isinstance(spec, ChooseQparamsSpec):
+        return None  # the range is that of all samples
     name = next(field.name for field in fields(spec) if field.name in ("batch", "rows", "shape"))
     value = getattr(spec, name)
     if name != "shape":

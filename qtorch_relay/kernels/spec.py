@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -193,6 +193,11 @@ class RealRequantize:
     def kind(self) -> Requantization:
         """The specs' name of this form."""
         return "real"
+
+
+def outputs_of(spec: Any) -> tuple[tuple[Shape, str], ...]:
+    """Returns the shapes and dtypes of what a spec's kernel writes: spec.outputs where there are several."""
+    return spec.outputs if hasattr(spec, "outputs") else ((spec.out_shape, spec.out_dtype),)
 
 
 RequantizeParams: TypeAlias = AccumulatorRequantize | RealRequantize

@@ -15,7 +15,10 @@ from qtorch_relay.kernels import benchmarks, cases, reference
 from qtorch_relay.kernels.arguments import (
     Arguments,
     binary_arguments,
+    choose_qparams_arguments,
     dequantize_arguments,
+    dynamic_dense_arguments,
+    dynamic_quantize_arguments,
     lookup_arguments,
     matmul_arguments,
     pool_arguments,
@@ -23,12 +26,15 @@ from qtorch_relay.kernels.arguments import (
 )
 from qtorch_relay.kernels.conv2d import build_conv2d, build_dense, why_not_conv2d
 from qtorch_relay.kernels.conv2d_pack import pack_conv2d, pack_dense
+from qtorch_relay.kernels.dense_dynamic import build_dynamic_dense, pack_dynamic_dense, why_not_dynamic_dense
 from qtorch_relay.kernels.depthwise import build_depthwise, pack_depthwise, why_not_depthwise
 from qtorch_relay.kernels.depthwise_pairs import (
     build_depthwise_pairs,
     pack_depthwise_pairs,
     why_not_depthwise_pairs,
 )
+from qtorch_relay.kernels.dynamic_qparams import build_choose_qparams, build_dynamic_quantize
+from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec, DynamicDenseSpec, DynamicQuantizeSpec
 from qtorch_relay.kernels.elementwise import (
     build_add,
     build_dequantize,
@@ -68,9 +74,9 @@ class Kernel:
 
     name: op, types, codes of one dot product (outputs x lanes x products) or codes at once, ISA.
     why_not: returns why a spec is refused, or None if it is taken.
-    build: returns the PrimFunc (inputs, constants, output last); a pure function of the spec.
+    build: returns the PrimFunc (inputs, constants, outputs last); a pure function of the spec.
     pack: returns the constants, in argument order, as numpy arrays.
-    reference: returns the output as numpy, from the inputs and the same arguments as pack.
+    reference: returns the output, or a tuple of several, as numpy, from the inputs and the same arguments as pack.
     arguments: returns random arguments (inputs, constants) from (spec, seed, extreme), for tests and benchmarks.
     cases: specs its tests run, tile boundaries and odd sizes among them.
     benchmarks: specs whose speed is reported, layers of real models.
@@ -82,7 +88,7 @@ class Kernel:
     why_not: Callable[[Any], str | None]
     build: Callable[[Any], PrimFunc]
     pack: Callable[..., list[npt.NDArray[Any]]]
-    reference: Callable[..., npt.NDArray[Any]]
+    reference: Callable[..., npt.NDArray[Any] | tuple[npt.NDArray[Any], ...]]
     arguments: Callable[[Any, int, bool], Arguments]
     cases: tuple[Any, ...]
     benchmarks: tuple[Any, ...]
@@ -91,6 +97,11 @@ class Kernel:
 def _takes_all(spec: Any) -> str | None:
     """Returns None: every spec is taken."""
     return None
+
+
+def _no_constants(_spec: Any) -> list[npt.NDArray[Any]]:
+    """Returns nothing: all arguments are inputs."""
+    return []
 
 
 KERNELS: tuple[Kernel, ...] = (
@@ -105,6 +116,18 @@ KERNELS: tuple[Kernel, ...] = (
         arguments=matmul_arguments,
         cases=cases.DENSE,
         benchmarks=benchmarks.DENSE,
+    ),
+    Kernel(
+        name="dense_dynamic_u8s8f32_1x16x4__x86_avx512vnni",
+        isa=avx512vnni.NAME,
+        spec=DynamicDenseSpec,
+        why_not=why_not_dynamic_dense,
+        build=partial(build_dynamic_dense, avx512vnni),
+        pack=partial(pack_dynamic_dense, avx512vnni),
+        reference=reference.dynamic_dense,
+        arguments=dynamic_dense_arguments,
+        cases=cases.DYNAMIC_DENSE,
+        benchmarks=benchmarks.DYNAMIC_DENSE,
     ),
     Kernel(
         name="depthwise_u8s8s32_1x16x4__x86_avx512vnni",
@@ -153,6 +176,30 @@ KERNELS: tuple[Kernel, ...] = (
         arguments=quantize_arguments,
         cases=cases.QUANTIZE,
         benchmarks=benchmarks.QUANTIZE,
+    ),
+    Kernel(
+        name="choose_qparams_f32_x64__x86_avx512vnni",
+        isa=avx512vnni.NAME,
+        spec=ChooseQparamsSpec,
+        why_not=_takes_all,
+        build=partial(build_choose_qparams, avx512vnni),
+        pack=_no_constants,
+        reference=reference.choose_qparams,
+        arguments=choose_qparams_arguments,
+        cases=cases.CHOOSE_QPARAMS,
+        benchmarks=benchmarks.CHOOSE_QPARAMS,
+    ),
+    Kernel(
+        name="quantize_dynamic_f32_x64__x86_avx512vnni",
+        isa=avx512vnni.NAME,
+        spec=DynamicQuantizeSpec,
+        why_not=_takes_all,
+        build=partial(build_dynamic_quantize, avx512vnni),
+        pack=_no_constants,
+        reference=reference.dynamic_quantize,
+        arguments=dynamic_quantize_arguments,
+        cases=cases.DYNAMIC_QUANTIZE,
+        benchmarks=benchmarks.DYNAMIC_QUANTIZE,
     ),
     Kernel(
         name="dequantize_f32_x16__x86_avx512vnni",

@@ -28,7 +28,7 @@ class Program:
     def __init__(self, bindings: list[Any], users: dict[Any, list[Any]]) -> None:
         self.bindings = bindings
         self._users = users
-        self._value = {binding.var: binding.value for binding in bindings}
+        self._binding = {binding.var: binding for binding in bindings}
 
     def only_user(self, var: Any) -> Any | None:
         """Returns the binding that alone reads a variable, None if there is another reader or none."""
@@ -36,16 +36,16 @@ class Program:
         return users[0] if len(users) == 1 else None
 
     def definition(self, var: Any) -> Any | None:
-        """Returns the expression bound to a variable, None for a parameter."""
-        return self._value.get(var)
+        """Returns the binding of a variable, None for a parameter."""
+        return self._binding.get(var)
 
 
 @dataclass(frozen=True)
 class KernelCall:
     """One kernel in place of some bindings.
 
-    spec selects the kernel; inputs are expressions of the old function; pack_arguments go to the kernel's pack after
-    the spec.
+    spec selects the kernel; inputs are expressions of the old function, and so are those shared by all samples, which
+    come next; pack_arguments go to the kernel's pack after the spec.
     result: the binding whose variable the kernel's output replaces. inner: bindings that are no longer computed.
     """
 
@@ -54,6 +54,7 @@ class KernelCall:
     pack_arguments: tuple[Any, ...]
     result: Any
     inner: tuple[Any, ...]
+    shared: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,9 @@ def match_requantized(program: Program, binding: Any) -> Requantized | str:
     """Returns what follows a qnn.conv2d or qnn.dense, or the reason why no kernel can take it."""
     operands = Operands(binding.value)
     weight = "kernel" if "kernel" in operands.op.operands else "weight"
-    if not is_constant(operands[weight]):
-        return "its weights are not constant"
-    if operands.dtype(weight) != "int8":
-        return "its weights are uint8; kernels take int8"
-    if operands.constant("kernel_zero_point").any():
-        return "its weights have a zero point other than 0"
+    refused = why_not_weights(operands, weight)
+    if refused is not None:
+        return refused
     if not is_constant(operands["input_zero_point"]):
         return "its input's zero point is known only at run time"
     if operands.attrs.get("kernel_layout", "OIHW") != "OIHW":
@@ -132,6 +130,17 @@ def match_requantized(program: Program, binding: Any) -> Requantized | str:
         inner.append(user)
     in_dtype, out_dtype = code_dtype(operands.dtype("data")), code_dtype(requantize.attrs["out_dtype"])
     return Requantized(operands, bias_s32, params, in_dtype, out_dtype, clamp.result, tuple(inner))
+
+
+def why_not_weights(operands: Operands, weight: str) -> str | None:
+    """Returns why no kernel takes the weights of a conv2d or dense, or None."""
+    if not is_constant(operands[weight]):
+        return "its weights are not constant"
+    if operands.dtype(weight) != "int8":
+        return "its weights are uint8; kernels take int8"
+    if operands.constant("kernel_zero_point").any():
+        return "its weights have a zero point other than 0"
+    return None
 
 
 def code_dtype(dtype: str) -> CodeDtype:

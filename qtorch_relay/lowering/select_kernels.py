@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from qtorch_relay._tvm import Call, relax
+from qtorch_relay._tvm import Call, is_constant, relax
 from qtorch_relay.errors import UnsupportedQuantSchemeError
 from qtorch_relay.kernels import NoKernelError, select
 from qtorch_relay.kernels.samples import of_one_sample
+from qtorch_relay.kernels.spec import outputs_of
 from qtorch_relay.kernels.tir import for_each_sample
 from qtorch_relay.lowering.match import KernelCall, Program, match_conv2d, match_dense
+from qtorch_relay.lowering.match_dynamic import match_choose_qparams, match_dynamic_dense, match_dynamic_quantize
 from qtorch_relay.lowering.match_pointwise import (
     match_add,
     match_avg_pool2d,
@@ -23,7 +25,7 @@ from qtorch_relay.lowering.match_pointwise import (
     match_quantize,
 )
 from qtorch_relay.lowering.rebuild import bindings_of, op_name, rebuild_main, users_of
-from qtorch_relay.qnn.op_def import static_shape
+from qtorch_relay.qnn.op_def import Operands, static_shape
 
 OPAQUE = 8  # TVM's kOpaque operator pattern: no generic pass fuses into or rewrites a kernel
 
@@ -107,7 +109,7 @@ class _Emitter:
                 self.report.refused.append((str(binding.var.name), call))
             elif call is not None:
                 calls[call.result.var] = call
-                taken.update(inner.var for inner in call.inner)
+                taken.update(done.var for done in (*call.inner, call.result))
         return calls
 
     def _selectable(self, call: KernelCall) -> KernelCall | str:
@@ -133,11 +135,15 @@ class _Emitter:
             function = self._build(kernel, call).without_attr("global_symbol").with_attr("op_pattern", OPAQUE)
             self.functions[call.spec] = self.builder.add_func(function, kernel.name)
         constants = [relax.const(array, str(array.dtype)) for array in self.constants[call.result.var]]
-        inputs = [self._renew(value) for value in call.inputs]
-        out_shape = tuple(call.spec.out_shape)
+        inputs = [self._renew(value) for value in (*call.inputs, *call.shared)]
+        outputs = outputs_of(call.spec)
+        if len(outputs) > 1:
+            out_types = [relax.TensorType(shape, dtype) for shape, dtype in outputs]
+            return relax.call_tir(self.functions[call.spec], [*inputs, *constants], out_types)
+        ((out_shape, out_dtype),) = outputs
         if self.samples is not None:
             out_shape = (out_shape[0] * self.samples.count, *out_shape[1:])
-        out_type = relax.TensorType(out_shape, call.spec.out_dtype)
+        out_type = relax.TensorType(out_shape, out_dtype)
         expr = relax.call_tir(self.functions[call.spec], [*inputs, *constants], out_type)
         declared = static_shape(call.result.var)
         return expr if declared == out_shape else relax.op.reshape(self.builder.emit(expr), declared)
@@ -161,10 +167,18 @@ class _Emitter:
         return expr
 
 
+def _by_parameters(name: str, known: Matcher, run_time: Matcher) -> Matcher:
+    """Returns the matcher for an op whose operand `name` is a constant or a run-time value."""
+    return lambda program, binding: (known if is_constant(Operands(binding.value)[name]) else run_time)(
+        program, binding
+    )
+
+
 MATCHERS: dict[str, Matcher] = {
+    "qnn.choose_qparams": match_choose_qparams,
     "qnn.conv2d": match_conv2d,
-    "qnn.dense": match_dense,
-    "qnn.quantize": match_quantize,
+    "qnn.dense": _by_parameters("input_zero_point", match_dense, match_dynamic_dense),
+    "qnn.quantize": _by_parameters("output_zero_point", match_quantize, match_dynamic_quantize),
     "qnn.dequantize": match_dequantize,
     "qnn.add": match_add,
     "qnn.mul": match_mul,

@@ -82,8 +82,8 @@ def greatest_code(engine: str, reduce_range: bool) -> int:
     return 127 if reduce_range and engine != "qnnpack" else 255
 
 
-def quantize_dynamic(x: npt.ArrayLike, params: DynamicParams, engine: str) -> Codes:
-    """Returns the uint8 codes an engine's dynamic ops compute with: x * (1 / scale) + zero_point, rounded half to even.
+def quantize_dynamic(x: npt.ArrayLike, params: DynamicParams, engine: str, dtype: str = "uint8") -> Codes:
+    """Returns the codes an engine's dynamic ops compute with: x * (1 / scale) + zero_point, rounded half to even.
 
     fbgemm and qnnpack fuse the multiply-add, onednn rounds the product.
     Source: FBGEMM src/QuantUtilsAvx2.cc QuantizeAvx2 (with LEGACY); oneDNN's reorder from f32 to u8.
@@ -92,8 +92,8 @@ def quantize_dynamic(x: npt.ArrayLike, params: DynamicParams, engine: str) -> Co
     with np.errstate(all="ignore"):
         inverse_scale = F32(1) / params.scale
         if engine == "onednn":
-            return saturate(np.rint(values * inverse_scale + zero_point), "uint8")
-        return saturate(np.rint(fma_f32(values, inverse_scale, zero_point)), "uint8")
+            return saturate(np.rint(values * inverse_scale + zero_point), dtype)
+        return saturate(np.rint(fma_f32(values, inverse_scale, zero_point)), dtype)
 
 
 def dequantize_sums(
@@ -111,11 +111,18 @@ def dequantize_sums(
     Source: FBGEMM src/QuantUtilsAvx2.cc requantizeForFloatAvx2 (its compiler fuses the multiply-add);
     qnnpack/src/q8gemm pytorch_q8gemm_dq_ukernel_*; oneDNN's matmul.
     """
-    factors = kernel_factors(engine, kind, weight_scales)
-    real, addend = sums.astype(F32), np.zeros(1, F32) if bias is None else bias
+    arithmetic = {"onednn": "real", "qnnpack": "rounded"}.get(engine, "fused")
+    addend = np.zeros(1, F32) if bias is None else bias
+    return scale_sums(sums, params.scale, kernel_factors(engine, kind, weight_scales), addend, arithmetic)
+
+
+def scale_sums(sums: npt.NDArray[np.int32], scale: np.float32, factors: Any, addend: Floats, arithmetic: str) -> Floats:
+    """Returns sums [..., N] as real values: "fused" fma(sum, scale * factor, addend); "rounded" the same with the
+    product rounded; "real" scaled by one factor after the other, each rounded."""
+    real = sums.astype(F32)
     with np.errstate(all="ignore"):
-        if engine == "onednn":
-            return (real * params.scale) * factors + addend
-        if engine == "qnnpack":
-            return real * (params.scale * factors) + addend
-        return fma_f32(real, params.scale * factors, addend)
+        if arithmetic == "real":
+            return (real * scale) * factors + addend
+        if arithmetic == "rounded":
+            return real * (scale * factors) + addend
+        return fma_f32(real, scale * factors, addend)

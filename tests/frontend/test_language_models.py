@@ -16,8 +16,11 @@ import torch
 from torch import nn
 
 import qtorch_relay as qr
+from qtorch_relay import target as targets
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.errors import InvalidInputError
+
+VNNI = "x86-avx512vnni"
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +136,20 @@ def test_transformer_encoder() -> None:
     x = torch.randn(1, 7, 256, generator=torch.Generator().manual_seed(4))
     ours, theirs = compiled_and_expected(encoder(4), x, "fbgemm", torch.qint8, {nn.Linear})
     assert max(map(steps_between, ours, theirs)) <= 16
+
+
+@pytest.mark.skipif(targets.missing_on_host(targets.resolve(VNNI)) is not None, reason=f"runs code for {VNNI}")
+def test_transformer_encoder_takes_the_kernels_and_gives_the_same() -> None:
+    x = torch.randn(1, 7, 256, generator=torch.Generator().manual_seed(4))
+    with quantized_engine("fbgemm"), torch.no_grad():
+        quantized = torch.ao.quantization.quantize_dynamic(encoder(2), {nn.Linear}, dtype=torch.qint8)
+    with_kernels, portable = (
+        qr.compile(quantized, [("x", x)], target=VNNI, engine="fbgemm", kernels=kernels) for kernels in (True, False)
+    )
+    # the two of each feed-forward network: PyTorch leaves those of the attention in float32
+    layers = {name.split("_x64")[0].split("_u8")[0]: count for name, count in with_kernels.report["kernels"].items()}
+    assert layers == {"choose_qparams_f32": 4, "quantize_dynamic_f32": 4, "dense_dynamic": 4}
+    assert torch.equal(with_kernels(x), portable(x))
 
 
 def test_transformer_on_the_fast_path_fails_in_pytorch_too() -> None:

@@ -47,15 +47,17 @@ class Guarded:
         assert (self.memory[self.end :] == CANARY).all(), "wrote past the buffer"
 
 
-def run_guarded(function: Any, inputs: Sequence[np.ndarray], out: np.ndarray) -> np.ndarray:
-    """Returns the output of a compiled kernel; fails if it writes anywhere else, inputs included."""
-    arguments = [Guarded(array) for array in (*inputs, out)]
+def run_guarded(function: Any, inputs: Sequence[np.ndarray], *outs: np.ndarray) -> Any:
+    """Returns the output of a compiled kernel, a tuple if there are several; fails if it writes anywhere else, inputs
+    included."""
+    arguments = [Guarded(array) for array in (*inputs, *outs)]
     function(*(argument.tensor for argument in arguments))
-    for argument, before in zip(arguments[:-1], inputs, strict=True):
+    for argument in arguments:
         argument.check()
+    for argument, before in zip(arguments[: len(inputs)], inputs, strict=True):
         assert argument.array.tobytes() == before.tobytes(), "wrote to an input"
-    arguments[-1].check()
-    return arguments[-1].array
+    written = tuple(argument.array for argument in arguments[len(inputs) :])
+    return written if len(outs) > 1 else written[0]
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
-from qtorch_relay.kernels.conv2d_plan import plan_conv2d
+from qtorch_relay.kernels.conv2d_plan import Conv2dPlan, plan_conv2d
+from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec, DynamicDenseSpec, DynamicQuantizeSpec
 from qtorch_relay.kernels.spec import Conv2dSpec
 from qtorch_relay.kernels.table import select
 
@@ -21,7 +23,10 @@ SHAPES = [
 ]
 
 
-def assembly(compile_specs, spec: Conv2dSpec) -> str:
+DYNAMIC = [DynamicDenseSpec((128, 256), 256), DynamicDenseSpec((1, 256), 256), DynamicDenseSpec((3, 30, 64), 100)]
+
+
+def assembly(compile_specs, spec: Any) -> str:
     return compile_specs(select(ISA, spec), [spec]).mod.inspect_source("asm")
 
 
@@ -39,10 +44,18 @@ def inner_loops(text: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("spec", SHAPES, ids=lambda spec: f"{spec.in_h}x{spec.in_channels}-{spec.kernel_h}")
 def test_inner_loop_is_dot_products_without_spills(spec: Conv2dSpec, compile_specs) -> None:
-    plan = plan_conv2d(spec, 16, 32)
-    loops = inner_loops(assembly(compile_specs, spec))
+    _check_loops(plan_conv2d(spec, 16, 32), inner_loops(assembly(compile_specs, spec)))
+
+
+@pytest.mark.parametrize("spec", DYNAMIC, ids=lambda spec: f"{spec.shape}-{spec.out_features}")
+def test_inner_loop_with_a_run_time_zero_point_is_no_other(spec: DynamicDenseSpec, compile_specs) -> None:
+    _check_loops(plan_conv2d(spec.as_conv2d(), 16, 32), inner_loops(assembly(compile_specs, spec)))
+
+
+def _check_loops(plan: Conv2dPlan, loops: list[list[str]]) -> None:
     assert loops
-    sizes = {pixels * plan.vectors for pixels, _ in plan.tiling.shapes}
+    vectors = [count for count in (plan.vectors, plan.rest_vectors) if count]
+    sizes = {pixels * count for pixels, _ in plan.tiling.shapes for count in vectors}
     for loop in loops:
         dots = [line for line in loop if line.startswith("vpdpbusd")]
         # LLVM may unroll a step
@@ -61,3 +74,24 @@ def test_products_and_sums_are_fused_only_where_the_formula_says_so(kind, contra
     for groups in (1, 64):
         spec = Conv2dSpec(1, 7, 7, 64, 64, 3, 3, groups=groups, requantize=kind)
         assert ("vfm" in assembly(compile_specs, spec)) == contracts
+
+
+@pytest.mark.parametrize(
+    ("spec", "contracts"),
+    [
+        (DynamicDenseSpec((5, 64), 64, "fused"), True),
+        (DynamicDenseSpec((5, 64), 64, "rounded"), False),
+        (DynamicDenseSpec((5, 64), 64, "real", relu=True), False),
+        (DynamicQuantizeSpec((5, 77), "uint8", "fused"), True),
+        (DynamicQuantizeSpec((5, 77), "uint8", "rounded"), False),
+    ],
+    ids=str,
+)
+def test_dynamic_kernels_fuse_only_where_the_formula_says_so(spec: Any, contracts: bool, compile_specs) -> None:
+    assert ("vfm" in assembly(compile_specs, spec)) == contracts
+
+
+def test_a_range_is_found_16_elements_at_a_time(compile_specs) -> None:
+    text = assembly(compile_specs, ChooseQparamsSpec((5, 77), 0, 127))
+    assert len(re.findall(r"vminps\s.*%zmm", text)) >= 4
+    assert len(re.findall(r"vmaxps\s.*%zmm", text)) >= 4

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from qtorch_relay.kernels.spec import outputs_of
 from qtorch_relay.kernels.table import KERNELS, Kernel
 
 CASES = [
@@ -24,8 +25,13 @@ def test_kernel_equals_reference(kernel: Kernel, index: int, compiled_cases, run
         inputs, constants = kernel.arguments(spec, index, extreme)
         expected = kernel.reference(spec, *inputs, *constants)
         packed = kernel.pack(spec, *constants)
-        actual = run_kernel(compiled_cases(kernel)[f"k{index}"], [*inputs, *packed], np.zeros_like(expected))
-        np.testing.assert_array_equal(actual, expected, err_msg=str(spec))
+        outs = [np.zeros(shape, dtype) for shape, dtype in outputs_of(spec)]
+        actual = run_kernel(compiled_cases(kernel)[f"k{index}"], [*inputs, *packed], *outs)
+        if not isinstance(expected, tuple):
+            actual, expected = (actual,), (expected,)
+        for ours, theirs in zip(actual, expected, strict=True):
+            assert ours.dtype == theirs.dtype
+            np.testing.assert_array_equal(ours, theirs, err_msg=str(spec))
 
 
 def test_equal_specs_have_equal_hashes() -> None:

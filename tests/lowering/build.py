@@ -58,9 +58,9 @@ class Case:
 def random_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray[Any, Any]:
     """Returns codes over the dtype's whole range, int32 sums or floats."""
     if dtype == "float32":
-        return rng.normal(0, 3, shape).astype(np.float32)
+        return np.asarray(rng.normal(0, 3, shape), np.float32)
     low, high = (-60_000, 60_000) if dtype == "int32" else (np.iinfo(dtype).min, np.iinfo(dtype).max + 1)
-    return rng.integers(low, high, shape).astype(dtype)
+    return np.asarray(rng.integers(low, high, shape), dtype)
 
 
 def constant(seed: int, shape: tuple[int, ...], dtype: str) -> Any:

@@ -17,9 +17,12 @@ from qtorch_relay.engine_constants import fixed_point_add_factors, mul_multiplie
 from qtorch_relay.kernels import (
     AddSpec,
     AvgPool2dSpec,
+    ChooseQparamsSpec,
     Conv2dSpec,
     DenseSpec,
     DequantizeSpec,
+    DynamicDenseSpec,
+    DynamicQuantizeSpec,
     FixedAddSpec,
     LookupSpec,
     MaxPool2dSpec,
@@ -149,6 +152,40 @@ def _to_last(x: Any) -> Any:
     return op.permute_dims(x, [0, 2, 3, 1])
 
 
+TOKENS: Inputs = {"x": ((2, 3, 40), "uint8"), "zero_point": ((), "int32"), "scale": ((), "float32")}
+FLOAT_TOKENS: Inputs = {**TOKENS, "x": ((2, 3, 40), "float32")}
+ARITHMETICS = {"fbgemm": "fused", "qnnpack": "rounded", "onednn": "real"}
+
+
+def _dynamic_quantize(arithmetic: str = "fused", dtype: str = "uint8") -> Callable[..., Any]:
+    return lambda emit, x, zero_point, scale: emit(
+        qnn.quantize(x, scale, zero_point, out_dtype=dtype, arithmetic=arithmetic), "y0"
+    )
+
+
+def _dynamic_dense(engine: str, *, relu: bool = False, per_channel: bool = True, **options: Any) -> Callable[..., Any]:
+    """A dense layer of run-time parameters, its sums made real in an engine's way."""
+
+    def body(emit: Emit, x: Any, zero_point: Any, scale: Any) -> Any:
+        rng = np.random.default_rng(3)
+        factor = rng.uniform(0.001, 0.01, 6 if per_channel else ()).astype(np.float32)
+        addend = rng.normal(0, 1, 6).astype(np.float32)
+        kernel_zero_point = options.get("kernel_zero_point", 0)
+        product = qnn.dense(x, constant(1, (6, 40), "int8"), zero_point, kernel_zero_point, scale, factor, 6)
+        sums = emit(product, "y0")
+        sum_scale = emit(op.multiply(scale, relax.const(factor, "float32")), "sum_scale")
+        operands = {"addend": addend}
+        if engine == "onednn":
+            operands |= {"input_factor": scale, "kernel_factor": factor}
+        if options.get("scale_is_given"):
+            sum_scale = scale
+        real = qnn.dequantize(sums, sum_scale, 0, arithmetic=ARITHMETICS[engine], factors=operands)
+        y = emit(real, "y1")
+        return emit(op.nn.relu(y), "y2") if relu else y
+
+    return body
+
+
 CONV = Conv2dSpec(2, 5, 4, 8, 6, 3, 3, padding=(1, 1, 1, 1))
 GROUPED = Conv2dSpec(2, 5, 4, 8, 6, 3, 3, (2, 1), (0, 1, 2, 1), (1, 2), 2)
 DEPTHWISE = (2, 5, 4, 8, 8, 3, 3, (1, 1), (1, 1, 1, 1), (1, 1), 8, "uint8", "uint8", "accumulator")
@@ -180,6 +217,40 @@ SELECTED = (
     ),
     Selected("dense", ROWS, _chain(_dense, _codes(6)), DenseSpec(3, 40, 6)),
     Selected("dense_bias_clamp", ROWS, _chain(_dense, _bias((6,)), _codes(6), _at_least(40)), DenseSpec(3, 40, 6)),
+    *(
+        Selected(
+            f"dense_dynamic_{engine}{'_relu' if relu else ''}",
+            TOKENS,
+            _dynamic_dense(engine, relu=relu),
+            DynamicDenseSpec((2, 3, 40), 6, arithmetic, relu),
+        )
+        for engine, arithmetic in ARITHMETICS.items()
+        for relu in (False, True)
+    ),
+    Selected(
+        "dense_dynamic_per_tensor",
+        TOKENS,
+        _dynamic_dense("fbgemm", per_channel=False),
+        DynamicDenseSpec((2, 3, 40), 6),
+    ),
+    *(
+        Selected(
+            f"quantize_dynamic_{arithmetic}",
+            FLOAT_TOKENS,
+            _dynamic_quantize(arithmetic),
+            DynamicQuantizeSpec((2, 3, 40), "uint8", arithmetic),
+        )
+        for arithmetic in ("fused", "rounded")
+    ),
+    *(
+        Selected(
+            f"choose_qparams_{arithmetic}",
+            FLOAT_MAP,
+            _chain(lambda x, arithmetic=arithmetic: qnn.choose_qparams(x, 0, 127, arithmetic=arithmetic)),
+            ChooseQparamsSpec((2, 3, 5, 4), 0, 127, arithmetic),
+        )
+        for arithmetic in ("float32", "reciprocal", "float64")
+    ),
     Selected("quantize", FLOAT_MAP, _chain(_quantize), QuantizeSpec((2, 3, 5, 4))),
     Selected("quantize_to_last", FLOAT_MAP, _chain(_quantize, _to_last), QuantizeSpec((2, 3, 5, 4), "uint8", True)),
     Selected("dequantize", ROWS, _chain(lambda x: qnn.dequantize(x, 0.3, 4)), DequantizeSpec((3, 40))),
@@ -294,6 +365,8 @@ REFUSED = (
     Refused("requantize_relay", U8_MAP, _chain(_conv, _relay), "y0", "arithmetic relay"),
     Refused("requantize_by_column", U8_MAP, _chain(_conv, _codes(4, axis=2)), "y0", "channels do not lie together"),
     Refused("sums_with_zero_point", U8_MAP, _chain(_conv, _with_zero_point), "y0", "zero point"),
+    Refused("quantize_dynamic_relay", FLOAT_TOKENS, _dynamic_quantize("relay"), "y0", "arithmetic relay"),
+    Refused("quantize_dynamic_s32", FLOAT_TOKENS, _dynamic_quantize("rounded", "int32"), "y0", "codes are int32"),
     Refused("dense_of_3_dimensions", {"x": ((2, 3, 40), "uint8")}, _chain(_dense, _codes(6)), "y0", "3 dimensions"),
     Refused(
         "quantize_per_channel",
@@ -401,6 +474,20 @@ def test_what_is_refused_says_why(case: Refused) -> None:
     assert binding == case.binding
     assert case.reason in reason
     assert [op_name(value) for value in _values(selected)] == [op_name(value) for value in _values(mod)]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"kernel_zero_point": [0, 0, 0, 0, 0, 1]}, "its weights have a zero point other than 0"),
+        ({"scale_is_given": True}, "the scale of its sums is no product of its data's and its weights'"),
+    ],
+    ids=["asymmetric", "one_scale"],
+)
+def test_dynamic_dense_left_to_generic_code_says_why(options: dict[str, Any], reason: str) -> None:
+    _, report = select_kernels(Case("dense", TOKENS, _dynamic_dense("fbgemm", **options)).module(), ISA)
+    assert not report.kernels
+    assert report.refused == [("y0", reason), ("y1", "its codes are int32")]
 
 
 WITH_KERNELS = (*SELECTED, *(case for case in SHARED if case.kernels))

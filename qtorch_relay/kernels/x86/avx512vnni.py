@@ -172,12 +172,12 @@ def store_codes(
             codes = _narrow_to_codes(halves[0], halves[1], permutation, dtype, clamp)
             for i, pixel in enumerate(pixels):
                 first_lane = i * group * LANES
-                store_bytes(out, codes, range(first_lane, first_lane + count), addresses[pixel] + first_channel)
+                store_lanes(out, codes, range(first_lane, first_lane + count), addresses[pixel] + first_channel)
         first_vector += group
         first_channel += group * LANES
 
 
-def store_bytes(out: Buffer, codes: Expr, lanes: Sequence[int], address: Expr) -> None:
+def store_lanes(out: Buffer, codes: Expr, lanes: Sequence[int], address: Expr) -> None:
     """Writes these lanes one after the other, and no byte more: in parts of 64, 32, ..., 1."""
     start = 0
     while start < len(lanes):
