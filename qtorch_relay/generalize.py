@@ -8,6 +8,7 @@ then the program with these sizes as expressions is the one for every size. What
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,19 @@ def same_params(name: str, params: Sequence[Mapping[str, np.ndarray[Any, Any]]])
         if differing or len(found) != len(params[0]):
             raise UnsupportedOpError(
                 f"the model's weights {', '.join(differing[:3])} depend on {name}; give it as a number in input_infos"
+            )
+
+
+def same_cuts(name: str, cuts: Sequence[Sequence[tuple[str, int]]]) -> None:
+    """Raises UnsupportedOpError unless what is cut short by an extent is so by the same extent for every size.
+
+    x[:100] is all of x for n = 1, 2 and 3, and is not for n = 101. cuts: ImportedModule.cut_short for every size.
+    """
+    for found in zip_longest(*cuts):
+        if len(set(found)) > 1:
+            where = next(cut[0] for cut in found if cut is not None)
+            raise UnsupportedOpError(
+                f"{where}: what it takes has another size from some {name} on; give {name} as a number in input_infos"
             )
 
 

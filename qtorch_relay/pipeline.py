@@ -17,7 +17,7 @@ from qtorch_relay.errors import FloatModelWarning, InvalidInputError, PortablePa
 from qtorch_relay.frontend.importer import ENGINE_ATTRIBUTE, ImportedModule, import_graph
 from qtorch_relay.frontend.interface import read_interface
 from qtorch_relay.frontend.pair import import_pair
-from qtorch_relay.generalize import dimension_names, generalize, instantiate, same_params
+from qtorch_relay.generalize import dimension_names, generalize, instantiate, same_cuts, same_params
 from qtorch_relay.lowering.channels_last import convert_to_channels_last
 from qtorch_relay.lowering.lift_constants import lift_constants
 from qtorch_relay.lowering.rebuild import bindings_of, op_name
@@ -28,8 +28,9 @@ from qtorch_relay.runtime.build import build
 from qtorch_relay.runtime.compiled_model import CompiledModel
 from qtorch_relay.target import Target
 
-# Sizes for which a model with a named dimension is imported and lowered; three points prove that shapes grow evenly.
-IMPORTED_SIZES = (2, 3, 1)
+# Sizes for which a model with a named dimension is imported and lowered: small ones show whether shapes grow evenly,
+# the large one whether a number of the model's own comes between, as in min(n, 20).
+IMPORTED_SIZES = (2, 3, 1, 37)
 LOWERED_SIZES = (2, 3)
 
 
@@ -66,7 +67,7 @@ def from_pytorch(
 def import_model(model: Any, input_infos: Any, engine: str | None = None) -> ImportedModule:
     """Returns the imported module of a PyTorch model; arguments as in from_pytorch.
 
-    A model with a named dimension is imported for three sizes of it, 1 among them; the three must be one program.
+    A model with a named dimension is imported for some sizes of it, 1 among them; all must be one program.
     """
     names = dimension_names_of(parse_input_infos(input_infos))
     if not names:
@@ -78,6 +79,7 @@ def import_model(model: Any, input_infos: Any, engine: str | None = None) -> Imp
     found = [import_graph(from_torch(model, input_infos, engine, {names[0]: size})) for size in IMPORTED_SIZES]
     for imported in found:
         verify(imported.mod)
+    same_cuts(names[0], [imported.cut_short for imported in found])
     mod = generalize([imported.mod for imported in found], names[0], IMPORTED_SIZES)
     same_params(names[0], [imported.params for imported in found])
     return ImportedModule(mod, found[0].params, ())

@@ -156,10 +156,64 @@ class SquareOfBatch(nn.Module):
 @pytest.mark.parametrize("model", [DependsOnBatch(), SquareOfBatch()])
 def test_a_model_that_is_not_one_program_for_every_batch_is_refused(model: nn.Module) -> None:
     message = (
-        r"not the same program for every n \(tried n = 2, n = 3, n = 1\): in .*; give n as a number in input_infos"
+        r"not the same program for every n \(tried n = 2, n = 3, n = 1, n = 37\): in .*; "
+        "give n as a number in input_infos"
     )
     with pytest.raises(UnsupportedOpError, match=message):
         qr.compile(model, [("x", ("n", 4))], UNOPTIMIZED, "fbgemm", kernels=False)
+
+
+class Head(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return quantize(x)[:100]
+
+
+class Tail(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return quantize(x)[-100:]
+
+
+class Rest(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return quantize(x)[100:]
+
+
+class OneOfParts(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return quantize(x).split(100)[0]
+
+
+class OneOfTensorSplit(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return quantize(x).tensor_split((100,))[0]
+
+
+@pytest.mark.parametrize("model", [Head(), Tail(), Rest(), OneOfParts(), OneOfTensorSplit()])
+def test_a_part_of_fixed_size_of_the_named_dimension_is_refused(model: nn.Module) -> None:
+    with pytest.raises(UnsupportedOpError, match="what it takes has another size from some n on; give n as a number"):
+        qr.from_pytorch(model, [("x", ("n", 4))], "fbgemm")
+
+
+class Limited(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        codes = torch.quantize_per_tensor(x, 0.05, 61, torch.quint8)
+        return codes[: min(x.size(0), 20)].dequantize()
+
+
+def test_a_size_that_a_number_of_the_model_limits_is_refused() -> None:
+    with pytest.raises(UnsupportedOpError, match="not the same program for every n"):
+        qr.from_pytorch(torch.jit.script(Limited()), [("x", ("n", 4))], "fbgemm")
+
+
+class Wide(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return quantize(x)[:, -100:100].dequantize()
+
+
+def test_a_part_cut_short_along_another_dimension_is_accepted() -> None:
+    compiled = qr.compile(Wide(), [("x", ("n", 4))], UNOPTIMIZED, "fbgemm", kernels=False)
+    x = torch.randn(50, 4)
+    assert torch.equal(compiled(x), Wide()(x))
 
 
 def test_import_prints_the_program_for_any_batch() -> None:

@@ -47,6 +47,7 @@ class ImportContext:
         self._param_of_array: dict[int, Any] = {}
         self._derived: dict[int, np.ndarray[Any, Any]] = {}
         self._values: dict[str, Any] = {}
+        self._cut_short: list[tuple[str, int]] = []
 
     # ---- values of the graph
 
@@ -147,6 +148,17 @@ class ImportContext:
             return [int(item) for item in value]
         raise self.unsupported(node, f"{name} must be a list of whole numbers, found {describe(value)}")
 
+    def axis(self, node: Node, name: str, rank: int) -> int:
+        """Returns an argument that names a dimension of a tensor of this rank, counted from 0."""
+        return wrapped_axis(self.integer(node, name), rank)
+
+    def cut_short(self, node: Node, extent: int) -> None:
+        """Notes that an extent, not the node's own numbers, ends or starts what the node takes of a tensor.
+
+        Of a named dimension that holds for some sizes and not for others, although the programs look alike.
+        """
+        self._cut_short.append((f"{node.op}{location(node)}", extent))
+
     def output_qparams(self, node: Node, dtype: str, scale: str, zero_point: str) -> PerTensor:
         """Returns the output's parameters, read from two arguments of the node."""
         return PerTensor(float(self.number(node, scale)), self.integer(node, zero_point), dtype)
@@ -185,6 +197,11 @@ class ImportContext:
         return self.param(name, self._derived[id(source)])
 
     @property
+    def extents_cut_short(self) -> tuple[tuple[str, int], ...]:
+        """What was noted by cut_short: the op with its place in the model, and the extent."""
+        return tuple(self._cut_short)
+
+    @property
     def param_vars(self) -> list[Any]:
         """The function parameters met so far, in order."""
         return list(self._param_vars.values())
@@ -206,6 +223,15 @@ class ImportContext:
     def unsupported(self, node: Node, reason: str) -> UnsupportedOpError:
         """Returns the error for a known op in a form that has no conversion."""
         return UnsupportedOpError(f"{node.op}{location(node)}: {reason}")
+
+
+def wrapped_axis(dim: int, rank: int) -> int:
+    """Returns a dimension that may count from the end, counted from 0; a tensor without dimensions has one to name.
+
+    dim is one that exists: capture has run the op, and PyTorch raises for others.
+    Source: c10/core/WrapDimMinimal.h.
+    """
+    return dim % max(rank, 1)
 
 
 def location(node: Node) -> str:

@@ -40,11 +40,15 @@ class ImportedLayer:
 
 @dataclass(frozen=True, eq=False)
 class ImportedModule:
-    """What an import yields: the module, its parameters, and its layers if all were asked for."""
+    """What an import yields: the module, its parameters, and its layers if all were asked for.
+
+    cut_short: ops that asked for more of a dimension than there is, and the extents they got instead.
+    """
 
     mod: Any
     params: dict[str, np.ndarray[Any, Any]]
     layers: tuple[ImportedLayer, ...]
+    cut_short: tuple[tuple[str, int], ...] = ()
 
 
 def import_graph(graph: Graph, *, all_layers: bool = False) -> ImportedModule:
@@ -80,7 +84,7 @@ def import_graph(graph: Graph, *, all_layers: bool = False) -> ImportedModule:
         ImportedLayer(name, i, node.op, node.scope, node.source, getattr(value, "qparams", None))
         for i, (node, name, value) in enumerate(collected)
     )
-    return ImportedModule(mod, context.params, layers if all_layers else ())
+    return ImportedModule(mod, context.params, layers if all_layers else (), context.extents_cut_short)
 
 
 def _convert_nodes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qtorch_relay.capture.graph import Node
-from qtorch_relay.frontend.context import ImportContext
+from qtorch_relay.frontend.context import ImportContext, wrapped_axis
 from qtorch_relay.frontend.ops.moves import Tensor, permuted, taken
 from qtorch_relay.frontend.registry import converter
 
@@ -20,22 +20,24 @@ def transpose_last(context: ImportContext, node: Node) -> Tensor:
     return permuted(context, value, axes)
 
 
+@converter("aten::transpose.int", "aten::swapdims", lowering="permute_dims")
+def transpose(context: ImportContext, node: Node) -> Tensor:
+    """aten::transpose.int(Tensor self, int dim0, int dim1) -> Tensor"""
+    return _swapped(context, node, "dim0", "dim1")
+
+
 @converter("aten::swapaxes", lowering="permute_dims")
 def swapaxes(context: ImportContext, node: Node) -> Tensor:
     """aten::swapaxes(Tensor self, int axis0, int axis1) -> Tensor"""
     return _swapped(context, node, "axis0", "axis1")
 
 
-@converter("aten::swapdims", lowering="permute_dims")
-def swapdims(context: ImportContext, node: Node) -> Tensor:
-    """aten::swapdims(Tensor self, int dim0, int dim1) -> Tensor"""
-    return _swapped(context, node, "dim0", "dim1")
-
-
 def _swapped(context: ImportContext, node: Node, first_name: str, second_name: str) -> Tensor:
     value = context.any_tensor(node, "self")
     axes = list(range(len(value.shape)))
-    first, second = context.integer(node, first_name), context.integer(node, second_name)
+    first, second = (context.axis(node, name, len(axes)) for name in (first_name, second_name))
+    if first == second:
+        return value
     axes[first], axes[second] = axes[second], axes[first]
     return permuted(context, value, axes)
 
@@ -62,14 +64,14 @@ def movedim(context: ImportContext, node: Node) -> Tensor:
 
 def _axes(context: ImportContext, node: Node, name: str, rank: int) -> list[int]:
     given = context.argument(node, name)
-    return [axis % rank for axis in (given if isinstance(given, list | tuple) else [given])]
+    return [wrapped_axis(dim, rank) for dim in (given if isinstance(given, list | tuple) else [given])]
 
 
 @converter("aten::flip", lowering="take")
 def flip(context: ImportContext, node: Node) -> Tensor:
     """aten::flip(Tensor self, int[] dims) -> Tensor"""
     value = context.any_tensor(node, "self")
-    return _flipped(context, value, _axes(context, node, "dims", max(len(value.shape), 1)))
+    return _flipped(context, value, _axes(context, node, "dims", len(value.shape)))
 
 
 @converter("aten::fliplr", "aten::flipud", lowering="take")
@@ -117,7 +119,7 @@ def roll(context: ImportContext, node: Node) -> Tensor:
         raise context.unsupported(node, "roll without dims; accepted is one dim for each shift")
     result: Tensor = value
     for shift, dim in zip(shifts, dims, strict=True):
-        axis = dim % len(value.shape)
+        axis = wrapped_axis(dim, len(value.shape))
         extent = value.shape[axis]
         result = taken(context, result, axis, [(i - shift) % extent for i in range(extent)])
     return result

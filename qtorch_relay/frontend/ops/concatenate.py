@@ -55,13 +55,14 @@ def aten_cat(context: ImportContext, node: Node) -> QuantizedValue | TensorValue
     if all(isinstance(value, TensorValue) for value in values):
         return TensorValue(context.emit(relax.op.concat([v.expr for v in values], axis=context.integer(node, "dim"))))
     quantized = _quantized_list(context, node, "tensors")
-    axis = context.integer(node, "dim") % len(quantized[0].shape)
+    axis = context.axis(node, "dim", len(quantized[0].shape))
     return emit_concatenate(context, node, quantized, quantized[0].qparams, axis, by_channel=axis == 1)
 
 
 def _quantized(context: ImportContext, node: Node, values: list[QuantizedValue], output: PerTensor) -> QuantizedValue:
     dim = context.integer(node, "dim")
-    result = emit_concatenate(context, node, values, output, dim % len(values[0].shape), by_channel=dim == 1)
+    axis = context.axis(node, "dim", len(values[0].shape))
+    result = emit_concatenate(context, node, values, output, axis, by_channel=dim == 1)
     return clamp_below_zero(context, result) if "relu" in node.name else result
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
-from qtorch_relay.frontend.context import ImportContext
+from qtorch_relay.frontend.context import ImportContext, wrapped_axis
 from qtorch_relay.frontend.ops.moves import Tensor, broadcast, reshaped, taken
 from qtorch_relay.frontend.registry import converter
 
@@ -16,8 +16,9 @@ def squeeze(context: ImportContext, node: Node) -> Tensor:
     """aten::squeeze.dims(Tensor self, int[] dim) -> Tensor; all dimensions of extent 1 without dim."""
     value = context.any_tensor(node, "self")
     rank = len(value.shape)
-    named = [axis % rank for axis in context.integers(node, "dim")] if "dim" in node.args else range(rank)
-    axes = [axis for axis in named if value.shape[axis] == 1]
+    dims = context.integers(node, "dim") if "dim" in node.args else range(rank)
+    named = [wrapped_axis(dim, rank) for dim in dims]
+    axes = [axis for axis in named if value.shape[axis : axis + 1] == (1,)]
     return value.with_expr(context.emit(relax.op.squeeze(value.expr, axes), "squeeze")) if axes else value
 
 
@@ -115,7 +116,7 @@ def repeat_interleave(context: ImportContext, node: Node) -> Tensor:
     dim = context.argument(node, "dim")
     if dim is None:
         value, dim = reshaped(context, value, [-1]), 0
-    axis = dim % len(value.shape)
+    axis = wrapped_axis(dim, len(value.shape))
     return taken(context, value, axis, np.repeat(np.arange(value.shape[axis]), context.integer(node, "repeats")))
 
 

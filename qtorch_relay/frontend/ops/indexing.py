@@ -21,7 +21,7 @@ from qtorch_relay.qnn.transform.rules.common import cast, constant
 def index_select(context: ImportContext, node: Node) -> Tensor:
     """aten::index_select(Tensor self, int dim, Tensor index) -> Tensor"""
     value = context.any_tensor(node, "self")
-    axis = context.integer(node, "dim") % max(len(value.shape), 1)
+    axis = context.axis(node, "dim", len(value.shape))
     index = context.argument(node, "index")
     if isinstance(index, np.ndarray):
         return taken(context, value, axis, index.reshape(-1))
@@ -33,7 +33,7 @@ def index_select(context: ImportContext, node: Node) -> Tensor:
 def select_copy(context: ImportContext, node: Node) -> Tensor:
     """aten::select_copy.int(Tensor self, int dim, SymInt index) -> Tensor"""
     value = context.any_tensor(node, "self")
-    axis = context.integer(node, "dim") % len(value.shape)
+    axis = context.axis(node, "dim", len(value.shape))
     one = taken(context, value, axis, [context.integer(node, "index") % value.shape[axis]])
     return reshaped(context, one, [*value.shape[:axis], *value.shape[axis + 1 :]])
 

@@ -33,8 +33,9 @@ def extreme_along(context: ImportContext, node: Node) -> tuple[QuantizedValue, T
     Of equal codes the first counts.
     """
     value = context.quantized(node, "self")
-    axis = context.integer(node, "dim") % max(len(value.shape), 1)
-    keepdim = bool(context.argument(node, "keepdim"))
+    axis = context.axis(node, "dim", len(value.shape))
+    keepdim = bool(context.argument(node, "keepdim")) and bool(value.shape)
+    value = value.with_expr(reshaped(context, value, value.shape or (1,)).expr)
     place = relax.op.argmax if node.name == "aten::max" else relax.op.argmin
     index = context.emit(place(context.emit(cast(value.expr, "int32")), axis, keepdim), "indices")
     return _reduced(context, node, value, [axis], keepdim=keepdim), TensorValue(index)
@@ -82,7 +83,7 @@ def topk(context: ImportContext, node: Node) -> tuple[QuantizedValue, TensorValu
     Source: aten/src/ATen/native/TopKImpl.h (std::nth_element, then std::sort, neither stable).
     """
     value = context.quantized(node, "self")
-    axis = context.integer(node, "dim") % max(len(value.shape), 1)
+    axis = context.axis(node, "dim", len(value.shape))
     largest, count = bool(context.argument(node, "largest")), context.integer(node, "k")
     codes, index = _ordered(context, node, value, axis, descending=largest)
     return (

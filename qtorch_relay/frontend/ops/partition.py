@@ -13,9 +13,12 @@ from qtorch_relay.frontend.ops.moves import Tensor, permuted, reshaped, sliced, 
 from qtorch_relay.frontend.registry import converter
 
 
-@converter("aten::unsafe_chunk", lowering="strided_slice")
-def unsafe_chunk(context: ImportContext, node: Node) -> list[Tensor]:
-    """aten::unsafe_chunk(Tensor self, int chunks, int dim=0) -> Tensor[]"""
+@converter("aten::chunk", "aten::unsafe_chunk", lowering="strided_slice")
+def chunk(context: ImportContext, node: Node) -> list[Tensor]:
+    """aten::chunk(Tensor self, int chunks, int dim=0) -> Tensor[]
+
+    Chunks of ceil(extent / chunks), the last one shorter.
+    """
     value, axis = _operand(context, node)
     step = -(-value.shape[axis] // context.integer(node, "chunks"))
     return _every(context, value, axis, step)
@@ -25,7 +28,10 @@ def unsafe_chunk(context: ImportContext, node: Node) -> list[Tensor]:
 def split(context: ImportContext, node: Node) -> list[Tensor]:
     """aten::split.Tensor(Tensor self, SymInt split_size, int dim=0) -> Tensor[]"""
     value, axis = _operand(context, node)
-    return _every(context, value, axis, context.integer(node, "split_size"))
+    size = context.integer(node, "split_size")
+    if size > value.shape[axis]:
+        context.cut_short(node, value.shape[axis])
+    return _every(context, value, axis, size)
 
 
 @converter("aten::split.sizes", lowering="strided_slice")
@@ -53,7 +59,7 @@ def tensor_split(context: ImportContext, node: Node) -> list[Tensor]:
 def tensor_split_at(context: ImportContext, node: Node) -> list[Tensor]:
     """aten::tensor_split.indices(Tensor self, SymInt[] indices, int dim=0) -> Tensor[]"""
     value, axis = _operand(context, node)
-    return _at(context, value, axis, context.integers(node, "indices"))
+    return _at(context, node, value, axis)
 
 
 @converter(
@@ -71,7 +77,7 @@ def split_along(context: ImportContext, node: Node) -> list[Tensor]:
     axis = {"h": min(len(value.shape) - 1, 1), "v": 0, "d": 2}[node.name[len("aten::")]]
     if node.op.endswith(".int"):
         return _sections(context, value, axis, context.integer(node, "sections"))
-    return _at(context, value, axis, context.integers(node, "indices"))
+    return _at(context, node, value, axis)
 
 
 @converter("aten::unbind.int", lowering="strided_slice + squeeze")
@@ -99,7 +105,7 @@ def unfold(context: ImportContext, node: Node) -> Tensor:
     """
     value = context.any_tensor(node, "self")
     rank = len(value.shape)
-    axis = context.integer(node, "dimension") % max(rank, 1)
+    axis = context.axis(node, "dimension", rank)
     size, step = context.integer(node, "size"), context.integer(node, "step")
     starts = np.arange(0, value.shape[axis] - size + 1, step)
     windows = taken(context, value, axis, np.add.outer(starts, np.arange(size)).reshape(-1))
@@ -132,7 +138,7 @@ def diagonal(context: ImportContext, node: Node) -> Tensor:
     """aten::diagonal(Tensor self, int offset=0, int dim1=0, int dim2=1) -> Tensor"""
     value = context.any_tensor(node, "self")
     rank = len(value.shape)
-    first, second = (context.integer(node, name) % rank for name in ("dim1", "dim2"))
+    first, second = (context.axis(node, name, rank) for name in ("dim1", "dim2"))
     return _diagonal(context, value, context.integer(node, "offset"), first, second)
 
 
@@ -149,7 +155,7 @@ def _diagonal(context: ImportContext, value: Tensor, offset: int, first: int, se
 
 def _operand(context: ImportContext, node: Node) -> tuple[Tensor, int]:
     value = context.any_tensor(node, "self")
-    return value, context.integer(node, "dim") % len(value.shape)
+    return value, context.axis(node, "dim", len(value.shape))
 
 
 def _every(context: ImportContext, value: Tensor, axis: int, step: int) -> list[Tensor]:
@@ -168,7 +174,10 @@ def _sections(context: ImportContext, value: Tensor, axis: int, sections: int) -
     return _of_sizes(context, value, axis, [extent // sections + (i < extent % sections) for i in range(sections)])
 
 
-def _at(context: ImportContext, value: Tensor, axis: int, indices: Sequence[int]) -> list[Tensor]:
-    extent = value.shape[axis]
+def _at(context: ImportContext, node: Node, value: Tensor, axis: int) -> list[Tensor]:
+    """Returns the parts between the node's indices, which may lie outside of the extent."""
+    extent, indices = value.shape[axis], context.integers(node, "indices")
+    if not all(-extent <= index <= extent for index in indices):
+        context.cut_short(node, extent)
     edges = [0, *(slice(index, None).indices(extent)[0] for index in indices), extent]
     return [sliced(context, value, axis, begin, max(begin, end)) for begin, end in pairwise(edges)]

@@ -34,17 +34,15 @@ def quantized_softmax(context: ImportContext, node: Node) -> QuantizedValue:
     refuse_int32(node, value)
     output = context.output_qparams(node, value.qparams.dtype, "output_scale", "output_zero_point")
     rank = len(value.shape)
-    dim = context.integer(node, "dim")
-    if not -rank <= dim < rank:
-        raise context.unsupported(node, f"dim {dim} of an input of {rank} dimensions")
+    axis = context.axis(node, "dim", rank)
     low, _ = code_range(value.qparams.dtype)
     index = context.emit(relax.op.subtract(cast(value.expr, "int32"), constant(low, "int32")))
-    top = context.emit(relax.op.max(index, axis=[dim % rank], keepdims=True))
+    top = context.emit(relax.op.max(index, axis=[axis], keepdims=True))
     layer = node.scope or "softmax"
     if context.engine == "qnnpack" and low == 0 and (output.scale, output.zero_point) == QNNPACK_OUTPUT:
-        expr = _integers(context, value, index, top, dim % rank)
+        expr = _integers(context, value, index, top, axis)
     else:
-        real = context.emit(_reals(context, value, index, top, dim % rank))
+        real = context.emit(_reals(context, value, index, top, axis))
         expr = quantize(real, output.scale, output.zero_point, out_dtype=output.dtype, arithmetic="fused")
     return QuantizedValue(context.emit(expr, layer), output)
 

@@ -15,7 +15,7 @@ import numpy as np
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
 from qtorch_relay.engine_constants import F32, qnnpack_mean_factor
-from qtorch_relay.frontend.context import ImportContext
+from qtorch_relay.frontend.context import ImportContext, wrapped_axis
 from qtorch_relay.frontend.ops import floating_nn
 from qtorch_relay.frontend.ops.ordered_sum import emit_addends, emit_ordered_sum
 from qtorch_relay.frontend.ops.window_means import Mean, Window, emit_map_mean
@@ -145,7 +145,7 @@ def _axes(context: ImportContext, node: Node, value: QuantizedValue) -> list[int
     dims = context.argument(node, "dim") if "dim" in node.args else None
     if dims is None or dims == []:
         return list(range(rank))
-    return sorted(dim % max(rank, 1) for dim in ([dims] if isinstance(dims, int) else dims))
+    return sorted(wrapped_axis(dim, rank) for dim in ([dims] if isinstance(dims, int) else dims))
 
 
 def _check(context: ImportContext, node: Node, value: QuantizedValue) -> None:
