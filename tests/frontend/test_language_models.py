@@ -152,6 +152,19 @@ def test_transformer_encoder_takes_the_kernels_and_gives_the_same() -> None:
     assert torch.equal(with_kernels(x), portable(x))
 
 
+@pytest.mark.parametrize("engine", ["fbgemm", "onednn", "qnnpack"])
+def test_dynamic_layers_of_any_batch_share_one_range(engine: str) -> None:
+    """The zero point and the scale are those of all samples, though kernels compute one after the other."""
+    torch.manual_seed(7)
+    model = nn.Sequential(nn.Linear(40, 33), nn.ReLU(), nn.Linear(33, 5, bias=False)).eval()
+    with quantized_engine(engine), torch.no_grad():
+        quantized = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+        compiled = qr.compile(quantized, [("x", ("n", 3, 40))], engine=engine)
+        for batch in (1, 2, 5):
+            x = torch.randn(batch, 3, 40) * torch.arange(1, batch + 1).reshape(-1, 1, 1)
+            assert torch.equal(compiled(x), quantized(x))
+
+
 def test_transformer_on_the_fast_path_fails_in_pytorch_too() -> None:
     torch.backends.mha.set_fastpath_enabled(True)
     with quantized_engine("fbgemm"):
