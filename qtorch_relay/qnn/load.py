@@ -36,12 +36,19 @@ OPS_OF = ("relax.", "qnn.", "torch.")
 def load_module(path: str | Path) -> Any:
     """Returns the module that a file of save_module holds, structurally equal to the one saved.
 
-    Raises: ModelFileError if the file is not one, was altered, or is larger than 4 GiB.
+    The format has no checksum: a file whose numbers were altered is read as what it says.
+    Raises: ModelFileError if the file cannot be read, is not a saved module, or is larger than 4 GiB.
     """
-    size = Path(path).stat().st_size
-    if size > MAX_BYTES:
-        raise ModelFileError(f"{path} has {size} bytes; at most {MAX_BYTES} are read")
-    return module_of_json(Path(path).read_text(encoding="utf-8"))
+    try:
+        size = Path(path).stat().st_size
+        if size > MAX_BYTES:
+            raise ModelFileError(f"{path} has {size} bytes; at most {MAX_BYTES} are read")
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ModelFileError(f"a saved module is JSON; {path} is not text: {error}") from error
+    return module_of_json(text)
 
 
 def module_of_json(text: str) -> Any:
@@ -56,7 +63,11 @@ def module_of_json(text: str) -> Any:
         names = {name: GlobalVar(name) for name in data["functions"]}
         functions = {names[name]: _Reader(names).function(value) for name, value in data["functions"].items()}
         return tvm.IRModule(functions)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, binascii.Error) as error:
+    except RecursionError as error:
+        raise ModelFileError("a saved module nests its expressions too deep") from error
+    except (
+        KeyError, IndexError, TypeError, ValueError, AttributeError, binascii.Error, tvm.error.InternalError
+    ) as error:  # fmt: skip
         raise ModelFileError(f"a saved module is damaged: {type(error).__name__}: {error}") from error
 
 

@@ -12,7 +12,7 @@ import pytest
 from qtorch_relay import qnn
 from qtorch_relay._tvm import relax, tvm
 from qtorch_relay.errors import ModelFileError
-from qtorch_relay.qnn.load import module_of_json
+from qtorch_relay.qnn.load import load_module, module_of_json
 from qtorch_relay.qnn.save import module_json
 from qtorch_relay.qnn.transform import CanonicalizeOps
 from qtorch_relay.qnn.verify import verify
@@ -77,6 +77,8 @@ def test_symbolic_batch_branches_tuples_and_shapes(tmp_path: Path) -> None:
         (lambda data: _first_call(data).update(attrs_type="ir.Span"), "attributes of kind 'ir.Span'"),
         (lambda data: _constants(data)[0]["const"].__setitem__(1, [1000, 1000]), "expected 4000000"),
         (lambda data: _constants(data)[0]["const"].__setitem__(2, "!"), "damaged"),
+        (lambda data: _extent(data).__setitem__(0, "float32"), "damaged: InternalError"),
+        (lambda data: data["functions"]["main"].update(result=_nested(400)), "nests its expressions too deep"),
     ],
 )
 def test_altered_file_is_refused(change: Any, message: str) -> None:
@@ -90,6 +92,26 @@ def test_altered_file_is_refused(change: Any, message: str) -> None:
 def test_text_that_is_no_json_is_refused() -> None:
     with pytest.raises(ModelFileError, match="is JSON; this is not"):
         module_of_json("[" * 100_000)
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"cannot read .*: No such file or directory"):
+        load_module(tmp_path / "missing.json")
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ModelFileError, match="is not text"):
+        load_module(tmp_path / "bytes.json")
+
+
+def _extent(data: Any) -> Any:
+    """The first extent of the first parameter: ["int64", 1]."""
+    return data["functions"]["main"]["params"][0]["type"]["tensor"][1][0]["number"]
+
+
+def _nested(depth: int) -> Any:
+    value: Any = {"var": 0}
+    for _ in range(depth):
+        value = {"tuple": [value]}
+    return value
 
 
 def _first_call(data: Any) -> Any:
