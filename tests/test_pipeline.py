@@ -13,6 +13,7 @@ from torch import nn
 import qtorch_relay
 from qtorch_relay import pipeline
 from qtorch_relay import target as targets
+from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.errors import FloatModelWarning, InvalidInputError, PortablePathWarning
 from qtorch_relay.frontend.importer import ENGINE_ATTRIBUTE
 from qtorch_relay.runtime.compiled_model import CompiledModel
@@ -175,3 +176,20 @@ def test_a_float_model_warns_once_compiled() -> None:
 def test_the_package_offers_the_pipeline() -> None:
     assert qtorch_relay.compile is pipeline.compile
     assert qtorch_relay.from_pytorch is pipeline.from_pytorch
+
+
+class Offset(nn.Module):
+    """Adds codes that follow from constants alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        ones = torch.relu(torch.quantize_per_tensor(torch.ones(1, 64, 2, 2), 0.03, 90, torch.quint8))
+        codes = torch.quantize_per_tensor(x, 0.05, 60, torch.quint8)
+        return torch.ops.quantized.add(codes, ones, 0.07, 101).dequantize()
+
+
+def test_what_follows_from_constants_is_folded_without_kernels() -> None:
+    x = torch.randn(1, 64, 2, 2)
+    with quantized_engine("fbgemm"):
+        compiled = qtorch_relay.compile(Offset(), [("x", tuple(x.shape))], engine="fbgemm")
+        expected = Offset()(x)
+    assert torch.equal(compiled(x), expected)

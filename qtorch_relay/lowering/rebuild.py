@@ -31,6 +31,15 @@ def variables_in(expr: Any) -> list[Any]:
     return []
 
 
+def constants_in(function: Any) -> set[Any]:
+    """Returns the variables whose values follow from constants alone."""
+    found: set[Any] = set()
+    for binding in bindings_of(function):
+        if all(var in found for var in variables_in(binding.value)):
+            found.add(binding.var)
+    return found
+
+
 def users_of(function: Any) -> dict[Any, list[Any]]:
     """Returns, for every variable, the bindings that read it; None stands for the function's result."""
     users: dict[Any, list[Any]] = {}

@@ -24,7 +24,7 @@ from qtorch_relay.lowering.match_pointwise import (
     match_mul,
     match_quantize,
 )
-from qtorch_relay.lowering.rebuild import bindings_of, op_name, rebuild_main, users_of
+from qtorch_relay.lowering.rebuild import bindings_of, constants_in, op_name, rebuild_main, users_of
 from qtorch_relay.qnn.op_def import Operands, static_shape
 
 OPAQUE = 8  # TVM's kOpaque operator pattern: no generic pass fuses into or rewrites a kernel
@@ -84,7 +84,8 @@ class _Emitter:
         """Emits every binding of main, kernels in place of what they replace, and returns main's result."""
         program = Program(bindings_of(main), users_of(main))
         self.number = {binding.var: number for number, binding in enumerate(program.bindings)}
-        calls = self._plan(program)
+        # What follows from constants is folded, by code that TVM compiles for no particular CPU: no place for a kernel.
+        calls = self._plan(program, folded=constants_in(main))
         skipped = {binding.var for call in calls.values() for binding in call.inner}
         for binding in program.bindings:
             if binding.var in skipped:
@@ -94,13 +95,13 @@ class _Emitter:
             self.new[binding.var] = self.builder.emit(expr, binding.var.name)
         return self._renew(main.body.body)
 
-    def _plan(self, program: Program) -> dict[Any, KernelCall]:
+    def _plan(self, program: Program, folded: set[Any]) -> dict[Any, KernelCall]:
         """Returns the kernel calls by the variable they define."""
         calls: dict[Any, KernelCall] = {}
         taken: set[Any] = set()
         for binding in program.bindings:
             matcher = MATCHERS.get(op_name(binding.value))
-            if matcher is None or binding.var in taken:
+            if matcher is None or binding.var in taken or binding.var in folded:
                 continue
             call = matcher(program, binding)
             if isinstance(call, KernelCall):

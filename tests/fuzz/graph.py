@@ -91,9 +91,10 @@ def _offered(batch: int, shape: Shape, source: int, shapes: list[Shape]) -> list
     if _size(batch, shape) % VECTOR == 0:
         found += ["add", "mul"]
     if maps:
-        found += ["flatten", "mean", "upsample", "transpose"]
-        # PyTorch pools maps of one pixel as channels-last ones into planar memory: codes end up in other places.
-        found += ["adaptive_avg_pool"] if shape[1:] != (1, 1) else []
+        found += ["flatten", "upsample", "transpose"]
+        # PyTorch pools maps of one pixel as channels-last ones into planar memory, where codes end up in other places,
+        # and refuses to average them.
+        found += ["mean", "adaptive_avg_pool"] if shape[1:] != (1, 1) else []
         found += ["max_pool", "avg_pool"] if min(shape[1:]) >= 3 else []
         found += ["shuffle"] if shape[0] % 2 == 0 else []
     return found

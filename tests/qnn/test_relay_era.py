@@ -28,6 +28,7 @@ TARGET = "llvm"
 # qnn.contrib_dense_pack has no canonicalization in Relay.
 NOT_IN_RELAY = {"contrib_dense_pack"}
 OURS = {"choose_qparams", "lookup", "requantize_add", "transform", "current_requantize_config", "requantize_config"}
+OURS |= {"save_module", "load_module"}
 
 
 def as_constant(name: str, value: Any) -> Array | list[Array]:

@@ -83,7 +83,9 @@ def _given(context: ImportContext, node: Node, *, relu: bool) -> TensorValue:
         raise context.unsupported(node, f"PyTorch runs it on fbgemm and x86 only, not on {engine}")
     layer = layer_name(node, params.name)
     given = context.output_qparams(node, "uint8", "X_scale", "X_zero_point")
-    codes = context.emit(quantize(value.expr, given.scale, given.zero_point, out_dtype="uint8"), f"{layer}_codes")
+    codes = context.emit(
+        quantize(value.expr, given.scale, given.zero_point, out_dtype="uint8", arithmetic="fused"), f"{layer}_codes"
+    )
     quantized = RunTimeQuantizedValue(codes, as_scale(given.scale), as_zero_point(given.zero_point), "uint8")
     return apply_dynamic(context, quantized, params, engine=engine, layer=layer, relu=relu)
 
