@@ -122,9 +122,9 @@ class _Generalizer:
         first = calls[0]
         operator = first.op if isinstance(first.op, tvm.ir.Op) else self.expr([call.op for call in calls])
         if any(not operator.same_as(call.op) for call in calls) and isinstance(first.op, tvm.ir.Op):
-            raise self.different(f"{first.op} becomes {calls[-1].op}")
+            raise self.different(f"{_name(first.op)} becomes {_name(calls[-1].op)}")
         if not all(structural_equal(call.attrs, first.attrs) for call in calls):
-            raise self.different(f"the attributes of {first.op} differ: {first.attrs} becomes {calls[-1].attrs}")
+            raise self.different(f"the attributes of {_name(first.op)} differ: {first.attrs} becomes {calls[-1].attrs}")
         types = [self.type(found) for found in zip(*(call.ty_args for call in calls), strict=True)]
         made = Call(operator, self.each([call.args for call in calls]), first.attrs, types)
         update_type(made, self.type([call.ty for call in calls]))
@@ -170,6 +170,11 @@ def same_params(name: str, params: Sequence[Mapping[str, np.ndarray[Any, Any]]])
             raise UnsupportedOpError(
                 f"the model's weights {', '.join(differing[:3])} depend on {name}; give it as a number in input_infos"
             )
+
+
+def _name(operator: Any) -> str:
+    """Returns an op's name; its text is that of the whole registration."""
+    return str(operator.name) if isinstance(operator, tvm.ir.Op) else str(operator)
 
 
 def same_cuts(name: str, cuts: Sequence[Sequence[tuple[str, int]]]) -> None:

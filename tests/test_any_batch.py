@@ -205,6 +205,16 @@ def test_a_size_that_a_number_of_the_model_limits_is_refused() -> None:
         qr.from_pytorch(torch.jit.script(Limited()), [("x", ("n", 4))], "fbgemm")
 
 
+class Sigmoid(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(quantize(x).dequantize())
+
+
+def test_an_op_whose_arithmetic_depends_on_the_size_is_named() -> None:
+    with pytest.raises(UnsupportedOpError, match=r"in \w+, the attributes of torch\.sigmoid differ: .*8.* becomes"):
+        qr.from_pytorch(Sigmoid(), [("x", ("n", 4))], "fbgemm")
+
+
 class Wide(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return quantize(x)[:, -100:100].dequantize()
