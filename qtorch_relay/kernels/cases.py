@@ -143,7 +143,7 @@ CHOOSE_QPARAMS = (
 
 DYNAMIC_QUANTIZE = (
     *(DynamicQuantizeSpec((size,), "uint8", arithmetic) for size in _SIZES for arithmetic in ("fused", "rounded")),
-    *(DynamicQuantizeSpec((2, 3, 17), "int8", arithmetic) for arithmetic in ("fused", "rounded")),
+    DynamicQuantizeSpec((2, 3, 17), "int8"),
     *(DynamicQuantizeSpec(shape) for shape in ((), (0, 4), (2, 50_000))),
 )
 

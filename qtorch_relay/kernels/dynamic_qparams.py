@@ -85,10 +85,17 @@ def _folded(variables: list[Buffer], choose: Any) -> Expr:
     return value
 
 
+def why_not_dynamic_quantize(spec: DynamicQuantizeSpec) -> str | None:
+    """Returns why this kernel does not take a spec, or None."""
+    if spec.arithmetic == "rounded" and spec.out_dtype != "uint8":
+        return "rounded twice NaN becomes 0, which is the lowest code of uint8 only"
+    return None
+
+
 def build_dynamic_quantize(isa: Any, spec: DynamicQuantizeSpec) -> PrimFunc:
     """Returns quantize(x, scale, zero_point, out): clamp(rne(x * (1 / scale) + zero point)), in one rounding or two.
 
-    fused: NaN becomes the highest code. rounded: NaN becomes the lowest.
+    fused: NaN becomes the highest code. rounded: NaN becomes 0.
     """
     low, high = code_range(spec.out_dtype)
 

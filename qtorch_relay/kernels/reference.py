@@ -165,7 +165,7 @@ def choose_qparams(spec: ChooseQparamsSpec, x: npt.NDArray[np.float32]) -> tuple
 def dynamic_quantize(
     spec: DynamicQuantizeSpec, x: npt.NDArray[np.float32], scale: npt.NDArray[np.float32], zero_point: Codes
 ) -> Codes:
-    """Returns numerics.dynamic.quantize_dynamic; NaN is the highest code, or the lowest if rounded twice."""
+    """Returns numerics.dynamic.quantize_dynamic; NaN is the highest code, or 0 if rounded twice."""
     params = DynamicParams(np.float32(scale), int(zero_point))
     if spec.arithmetic == "fused":
         return quantize_dynamic(x, params, "fbgemm", spec.out_dtype)

@@ -33,7 +33,7 @@ from qtorch_relay.kernels.depthwise_pairs import (
     pack_depthwise_pairs,
     why_not_depthwise_pairs,
 )
-from qtorch_relay.kernels.dynamic_qparams import build_choose_qparams, build_dynamic_quantize
+from qtorch_relay.kernels.dynamic_qparams import build_choose_qparams, build_dynamic_quantize, why_not_dynamic_quantize
 from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec, DynamicDenseSpec, DynamicQuantizeSpec
 from qtorch_relay.kernels.elementwise import (
     build_add,
@@ -193,7 +193,7 @@ KERNELS: tuple[Kernel, ...] = (
         name="quantize_dynamic_f32_x64__x86_avx512vnni",
         isa=avx512vnni.NAME,
         spec=DynamicQuantizeSpec,
-        why_not=_takes_all,
+        why_not=why_not_dynamic_quantize,
         build=partial(build_dynamic_quantize, avx512vnni),
         pack=_no_constants,
         reference=reference.dynamic_quantize,

@@ -7,6 +7,7 @@ import pytest
 
 from qtorch_relay.errors import UnsupportedQuantSchemeError
 from qtorch_relay.kernels import KERNELS, NoKernelError, select
+from qtorch_relay.kernels.dynamic_spec import DynamicDenseSpec, DynamicQuantizeSpec
 from qtorch_relay.kernels.pointwise_spec import AddSpec, MulSpec
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
 from qtorch_relay.kernels.spec import AccumulatorRequantize, Conv2dSpec, DenseSpec, RealRequantize
@@ -32,9 +33,11 @@ def test_large_depthwise_windows_are_left_to_the_general_convolution() -> None:
         (MaxPool2dSpec(1, 20, 20, 8, (9, 9), (1, 1)), "its window has 81 pixels; accepted are at most 64"),
         (AvgPool2dSpec(1, 9, 9, 8, (2, 2), (2, 2), ceil_mode=True), "accepted are neither"),
         (AvgPool2dSpec(1, 300, 300, 8, (300, 300), (1, 1)), "accepted are fewer than"),
+        (DynamicQuantizeSpec((8,), "int8", "rounded"), "NaN becomes 0, which is the lowest code of uint8 only"),
+        (DynamicDenseSpec((0, 8), 8), "no rows or no columns"),
         ("conv", "there is no kernel for str"),
     ],
-    ids=["dense", "conv", "max", "ceil", "large", "other"],
+    ids=["dense", "conv", "max", "ceil", "large", "rounded", "empty", "other"],
 )
 def test_refusals_say_why(spec, reason: str) -> None:
     with pytest.raises(NoKernelError, match=reason):
