@@ -17,7 +17,10 @@ from qtorch_relay.qnn.op_def import static_shape
 from qtorch_relay.qnn.transform.rules.common import cast, constant
 
 
-@converter("aten::index_select", lowering="take")
+_CLIPPED = "an index out of range that is known only at run time gives some element; PyTorch raises"
+
+
+@converter("aten::index_select", lowering="take", note=_CLIPPED)
 def index_select(context: ImportContext, node: Node) -> Tensor:
     """aten::index_select(Tensor self, int dim, Tensor index) -> Tensor"""
     value = context.any_tensor(node, "self")
@@ -38,7 +41,7 @@ def select_copy(context: ImportContext, node: Node) -> Tensor:
     return reshaped(context, one, [*value.shape[:axis], *value.shape[axis + 1 :]])
 
 
-@converter("aten::index.Tensor", lowering="take of a flattened tensor")
+@converter("aten::index.Tensor", lowering="take of a flattened tensor", note=_CLIPPED)
 def index_tensor(context: ImportContext, node: Node) -> Tensor:
     """aten::index.Tensor(Tensor self, Tensor?[] indices) -> Tensor
 
