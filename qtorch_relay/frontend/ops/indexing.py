@@ -16,7 +16,6 @@ from qtorch_relay.frontend.values import TensorValue
 from qtorch_relay.qnn.op_def import static_shape
 from qtorch_relay.qnn.transform.rules.common import cast, constant
 
-
 _CLIPPED = "an index out of range that is known only at run time gives some element; PyTorch raises"
 
 
