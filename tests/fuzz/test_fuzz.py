@@ -11,15 +11,14 @@ from tests.fuzz.check import check
 from tests.fuzz.graph import Network, Step
 from tests.fuzz.search import search
 
-NETWORKS_IN_A_TEST = 20
-# Generic code is compiled without optimization, which is ten times faster; the optimized program, with its kernels,
-# gets every tenth batch.
-TARGETS: list[Any] = ["host", *[UNOPTIMIZED] * 9]
+# 500 networks. Most are compiled without optimization, which is ten times faster; some as they are deployed, with kernels.
+BATCHES: list[tuple[int, Any]] = [(10, "host")] * 4 + [(20, UNOPTIMIZED)] * 23
 
 
-@pytest.mark.parametrize("number", range(25))
+@pytest.mark.parametrize("number", range(len(BATCHES)))
 def test_random_networks_give_pytorch_codes(number: int) -> None:
-    search(NETWORKS_IN_A_TEST, number, TARGETS[number % len(TARGETS)])
+    count, target = BATCHES[number]
+    search(count, number, target)
 
 
 def test_a_difference_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
