@@ -11,7 +11,8 @@ from tests.fuzz.check import check
 from tests.fuzz.graph import Network, Step
 from tests.fuzz.search import search
 
-# 500 networks. Most are compiled without optimization, which is ten times faster; some as they are deployed, with kernels.
+# 500 networks. Most are compiled without optimization, which is ten times faster; some as they are deployed, with
+# kernels.
 BATCHES: list[tuple[int, Any]] = [(10, "host")] * 4 + [(20, UNOPTIMIZED)] * 23
 
 
