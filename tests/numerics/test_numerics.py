@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from qtorch_relay import numerics
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.errors import UnsupportedQuantSchemeError
+from qtorch_relay.numerics import core as numerics
 from qtorch_relay.qparams import PerTensor
 
 from .reference_torch import (

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from qtorch_relay import numerics
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.engine_constants import (
     AccumulatorFactors,
@@ -19,6 +18,8 @@ from qtorch_relay.engine_constants import (
     saturates_in_pairs,
     sum_factor,
 )
+from qtorch_relay.numerics import conv as truth
+from qtorch_relay.numerics import core
 from qtorch_relay.qparams import PerTensor
 
 from .reference_torch import codes_of, random_codes, random_qparams, tensor
@@ -98,8 +99,8 @@ def expected_codes(
     """Returns what the formulas of numerics/core.py make of the sums."""
     factors = requantize_factors(engine, "conv", x.scale, scales, out.scale, bias, sums.shape[1])
     if isinstance(factors, AccumulatorFactors):
-        return numerics.requantize_accumulator(sums, factors, out)
-    return numerics.requantize_real(sums, factors, out)
+        return core.requantize_accumulator(sums, factors, out)
+    return core.requantize_real(sums, factors, out)
 
 
 @pytest.mark.parametrize(("name", "engine"), RUNS)
@@ -122,9 +123,9 @@ def test_sums_give_the_engines_codes(name: str, engine: str) -> None:
             weight = torch._make_per_tensor_quantized_tensor(torch.from_numpy(codes), float(scales), int(points[0]))
         common = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation, "groups": conv.groups}
         if conv.output_padding is None:
-            sums = numerics.conv.convolution_sums(x, codes, x_qparams.zero_point, points, **common)
+            sums = truth.convolution_sums(x, codes, x_qparams.zero_point, points, **common)
         else:
-            sums = numerics.conv.transposed_sums(
+            sums = truth.transposed_sums(
                 x, codes, x_qparams.zero_point, points, output_padding=conv.output_padding, **common
             )
         real = sums * x_qparams.scale * np.mean(scales)
@@ -159,9 +160,7 @@ def test_depthwise_sums_saturate_as_fbgemm_does(conv: Conv, weight_zero_point: i
         padding=conv.padding,
         dilation=conv.dilation,
     )
-    sums = numerics.conv.depthwise_sums_fbgemm(
-        x, codes, x_qparams.zero_point, conv.stride, conv.padding, weight_zero_point
-    )
+    sums = truth.depthwise_sums_fbgemm(x, codes, x_qparams.zero_point, conv.stride, conv.padding, weight_zero_point)
     bias, out = np.zeros(conv.outputs, F32), PerTensor(float((sums * x_qparams.scale).std() * 0.01 / 30), 99, "uint8")
     weight = torch._make_per_tensor_quantized_tensor(torch.from_numpy(codes), 0.01, weight_zero_point)
     found = torch_codes(conv, "fbgemm", x, x_qparams, weight, bias, out)
@@ -196,7 +195,7 @@ def test_sum_is_fused_by_one_multiply_add(relu: bool) -> None:
         factors = requantize_factors("onednn", "conv", x_qparams.scale, np.float64(scale), out.scale, bias, channels)
         assert isinstance(factors, RealFactors)
         factor = sum_factor(residual_qparams.scale)
-        ours = numerics.conv.requantize_sum(sums, factors, residual, residual_qparams, factor, out, relu)
+        ours = truth.requantize_sum(sums, factors, residual, residual_qparams, factor, out, relu)
         np.testing.assert_array_equal(ours, found)
         real = sums.astype(F32) * factors.input_factor[0] * factors.kernel_factor[0] + bias.reshape(1, -1, 1, 1)
         unfused = real + (residual.astype(F32) - F32(residual_qparams.zero_point)) * factor

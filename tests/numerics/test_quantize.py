@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from qtorch_relay import numerics_quantize as numerics
 from qtorch_relay.capture.packed import quantized_constant
+from qtorch_relay.numerics import quantize as numerics
 from qtorch_relay.qparams import FloatQuantizedTensor, PerChannel, PerTensor, code_range
 from tests.matrix.quantize import reals, scaled
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from qtorch_relay import numerics
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.engine_constants import AccumulatorFactors, requantize_factors, resolve_x86
+from qtorch_relay.numerics import core as numerics
 from qtorch_relay.qparams import PerChannel, PerTensor
 
 from .reference_torch import codes_of, tensor, weight
