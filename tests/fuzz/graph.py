@@ -91,10 +91,10 @@ def _offered(batch: int, shape: Shape, source: int, shapes: list[Shape]) -> list
     if _size(batch, shape) % VECTOR == 0:
         found += ["add", "mul"]
     if maps:
-        found += ["flatten", "upsample", "transpose"]
-        # PyTorch pools maps of one pixel as channels-last ones into planar memory, where codes end up in other places,
-        # and refuses to average them.
-        found += ["mean", "adaptive_avg_pool"] if shape[1:] != (1, 1) else []
+        found += ["flatten", "transpose"]
+        # PyTorch pools and enlarges maps of one pixel as channels-last ones into planar memory, where codes end up in
+        # other places, and refuses to average them.
+        found += ["mean", "adaptive_avg_pool", "upsample"] if shape[1:] != (1, 1) else []
         found += ["max_pool", "avg_pool"] if min(shape[1:]) >= 3 else []
         found += ["shuffle"] if shape[0] % 2 == 0 else []
     return found
@@ -113,6 +113,8 @@ def _conv(draw: Draw, op: str, source: int, shapes: list[Shape], steps: list[Ste
     channels, height, width = shapes[source]
     twins = [i for i, step in enumerate(steps) if step.op == op and step.module_of is None]
     twins = [i for i in twins if shapes[steps[i].inputs[0]][0] == channels and _fits(steps[i].options, height, width)]
+    if height == width == 1:  # a batch norm cannot be trained on one value
+        twins = [i for i in twins if "bn" not in steps[i].options["after"]]
     if twins and draw(st.booleans()):
         twin = draw(st.sampled_from(twins))
         options = steps[twin].options
@@ -131,7 +133,7 @@ def _conv(draw: Draw, op: str, source: int, shapes: list[Shape], steps: list[Ste
         if not _fits(options, height, width):
             options["kernel"] = 1
         if height == width == 1:
-            options["after"] = ""  # a batch norm cannot be trained on one value
+            options["after"] = ""
     made = tuple(
         (size + 2 * options["padding"] - options["kernel"]) // options["stride"] + 1 for size in (height, width)
     )

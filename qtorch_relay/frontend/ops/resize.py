@@ -13,7 +13,7 @@ from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.moves import taken
 from qtorch_relay.frontend.ops.window_means import by_lanes
 from qtorch_relay.frontend.registry import converter, refuse
-from qtorch_relay.frontend.values import QuantizedValue
+from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 from qtorch_relay.numerics.resize import BILINEAR_LANES, Between, between, nearest_index
 from qtorch_relay.qnn.transform.rules.common import cast, constant, fused_multiply_add, product, saturate
 
@@ -27,17 +27,16 @@ _SCATTERED = (
 def _nearest(rank: int, *, exact: bool) -> None:
     name = f"aten::_upsample_nearest_exact{rank}d" if exact else f"aten::upsample_nearest{rank}d"
 
-    @converter(name, f"{name}.vec", lowering="take of codes", note=_SCATTERED if rank == 2 else "")
-    def convert(context: ImportContext, node: Node) -> QuantizedValue:
-        value = context.quantized(node, next(iter(node.args)))
+    @converter(name, f"{name}.vec", lowering="take", note=_SCATTERED if rank == 2 else "")
+    def convert(context: ImportContext, node: Node) -> QuantizedValue | TensorValue:
+        value = context.any_tensor(node, next(iter(node.args)))
         sizes, scales = _output(context, node, value, rank)
         if sizes == list(value.shape[-rank:]):
             return value
-        result: Any = value
         first = len(value.shape) - rank
         for axis, (outputs, scale) in enumerate(zip(sizes, scales, strict=True), first):
-            result = taken(context, result, axis, nearest_index(value.shape[axis], outputs, scale, exact=exact))
-        return value.with_expr(result.expr)
+            value = taken(context, value, axis, nearest_index(value.shape[axis], outputs, scale, exact=exact))
+        return value
 
 
 for _rank in (2, 3):
@@ -46,7 +45,7 @@ for _rank in (2, 3):
 
 
 def _output(
-    context: ImportContext, node: Node, value: QuantizedValue, rank: int
+    context: ImportContext, node: Node, value: QuantizedValue | TensorValue, rank: int
 ) -> tuple[list[int], list[float | None]]:
     """Returns the output's extents and the scale of each, None where the extents tell it.
 
