@@ -31,7 +31,7 @@ from qtorch_relay.target import Target
 # Sizes for which a model with a named dimension is imported and lowered: small ones show whether shapes grow evenly,
 # the large one whether a number of the model's own comes between, as in min(n, 20).
 IMPORTED_SIZES = (2, 3, 1, 37)
-LOWERED_SIZES = (2, 3, 5)
+LOWERED_SIZES = (2, 3)
 
 
 def from_pytorch(
