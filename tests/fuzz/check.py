@@ -21,7 +21,8 @@ from tests.fuzz.graph import Network
 
 
 def check(network: Network, target: Any) -> None:
-    """Raises AssertionError, with the first differing layer, if an output differs from PyTorch's."""
+    """Raises AssertionError, with the first differing layer, if an output differs from PyTorch's: codes not at all,
+    floats by more than rounding."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of torch.ao.quantization
         warnings.simplefilter("ignore", FloatModelWarning)
@@ -35,6 +36,10 @@ def check(network: Network, target: Any) -> None:
         compiled = compile_imported(import_graph(captured.graph), target)
         for ours, theirs in zip(compiled.run_flat([image.numpy()]), expected, strict=True):
             if not np.array_equal(ours, theirs.numpy(), equal_nan=True):
-                layers = compare_layers(captured, run_reference(captured, [image.numpy()]), [image.numpy()], target)
-                first = next((layer for layer in layers if layer.differing), "none when all layers are kept")
-                raise AssertionError(f"outputs differ; first differing layer: {first}")
+                arrays = [image.numpy()]
+                layers = compare_layers(captured, run_reference(captured, arrays), arrays, target)
+                # A float that FX left between the codes may differ by its rounding, and what follows from it with it.
+                suspects = [layer for layer in layers if not layer.agrees]
+                if suspects or not any(layer.differing for layer in layers):
+                    first = suspects[0] if suspects else "none when all layers are kept"
+                    raise AssertionError(f"outputs differ; first differing layer: {first}")
