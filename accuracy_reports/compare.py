@@ -58,7 +58,7 @@ class LayerComparison:
     @property
     def agrees(self) -> bool:
         """Whether the value is PyTorch's: codes to the last one, floats within rounding."""
-        return self.differing == 0 or self.steps <= self.limit
+        return self.differing == 0 or (self.limit > 0 and self.steps <= self.limit)
 
     @property
     def largest_fraction(self) -> float:

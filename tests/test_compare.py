@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch.nn import functional
 
 from accuracy_reports import compare
-from accuracy_reports.compare import compare_captured
+from accuracy_reports.compare import LayerComparison, compare_captured
 from accuracy_reports.cuts import cut_at_quantization, cut_every_float
 from qtorch_relay.capture.reference import run_reference
 from qtorch_relay.capture.torchscript import CapturedModel, capture_model
@@ -67,3 +68,12 @@ def test_moved_codes_lie_at_ties() -> None:
     ours[0, 0, 0, 0] += 0.004
     (moved,) = compare._moved_codes(captured.graph, reference, {source: ours})
     assert (moved.differing, moved.largest_difference, moved.elements) == (1, 1, ours.size)
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps", "limit"), [("codes", 0.0, 0.0), ("floats", 1.0, 0.0), ("floats", 33.0, 32.0)]
+)
+def test_a_differing_code_or_too_large_a_difference_never_agrees(kind: str, steps: float, limit: float) -> None:
+    layer = LayerComparison("y", "aten::relu", "", "", kind, (4,), 1, 1.0, steps, limit, 9.0)
+    assert not layer.agrees
+    assert LayerComparison("y", "aten::relu", "", "", kind, (4,), 0, 0.0, 0.0, limit, 9.0).agrees
