@@ -27,13 +27,12 @@ import qtorch_relay as qr
 from accuracy_reports.zoo import IMAGE_SIZES, float_model, quantized_model, random_images
 from benchmarks.kernels import peak_timer
 from qtorch_relay.capture.engine import quantized_engine
-from qtorch_relay.peers import PeerUnavailableError, export_onnx, interleave, onnxruntime_session, openvino_request
+from qtorch_relay.peers import STARTS, PeerUnavailableError, export_onnx, interleave, onnx_programs
 from qtorch_relay.peers.timing import TURNS
 from qtorch_relay.target import host_cpu
 
 ENGINES = ("fbgemm", "onednn", "x86", "qnnpack")
 OURS, PEAK = "qtorch_relay", "peak"
-PEERS = {"ONNX Runtime": onnxruntime_session, "OpenVINO": openvino_request}
 FLOAT = " float"
 
 
@@ -105,7 +104,7 @@ class Network:
         try:
             self.onnx[suffix] = export_onnx(module, [self.images])
         except PeerUnavailableError as error:
-            self.missing |= {f"{peer}{suffix}": str(error) for peer in PEERS}
+            self.missing |= {f"{peer}{suffix}": str(error) for peer in STARTS}
 
     def measure(self, num_threads: int, rounds: int, each: Callable[[], None]) -> Row:
         """Returns the medians on a number of threads."""
@@ -114,12 +113,9 @@ class Network:
         calls, missing = dict(self.calls), dict(self.missing)
         arrays = [self.images.numpy()]
         for suffix, model in self.onnx.items():
-            for peer, start in PEERS.items():
-                try:
-                    session = start(model, num_threads)
-                    calls[f"{peer}{suffix}"] = lambda session=session: session(arrays)
-                except PeerUnavailableError as error:
-                    missing[f"{peer}{suffix}"] = str(error)
+            found, refused = onnx_programs(model, arrays, num_threads)
+            calls |= {f"{peer}{suffix}": call for peer, call in found.items()}
+            missing |= {f"{peer}{suffix}": why for peer, why in refused.items()}
         peaks: list[float] = []
         peak = peak_timer()
 
@@ -128,8 +124,8 @@ class Network:
             each()
 
         with torch.inference_mode():
-            found = interleave(calls, rounds, after_turn)
-        latency_ms = {name: median(values) for name, values in found.items()}
+            samples = interleave(calls, rounds, after_turn)
+        latency_ms = {name: median(values) for name, values in samples.items()}
         return Row(self.model, self.batch, num_threads, latency_ms, missing, self.macs, median(peaks) * num_threads)
 
 
@@ -187,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 bars.update(task, description=f"{model}, batch {batch}")
                 network = Network(model, batch, with_float=options.float)
                 bars.advance(task)
-                programs = len(network.calls) + len(network.onnx) * len(PEERS)
+                programs = len(network.calls) + len(network.onnx) * len(STARTS)
                 for num_threads in options.threads:
                     rows.append(
                         network.measure(num_threads, options.rounds, lambda n=programs: bars.advance(task, 1 / n))

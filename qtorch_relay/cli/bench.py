@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -87,24 +86,15 @@ def _add_peers(
     missing: dict[str, str],
 ) -> None:
     """Adds PyTorch with the model's engine, and ONNX Runtime and OpenVINO where they take the model."""
-    from qtorch_relay.peers import (
-        PeerUnavailableError,
-        export_onnx,
-        onnxruntime_session,
-        openvino_request,
-        torch_program,
-    )
+    from qtorch_relay.peers import STARTS, PeerUnavailableError, export_onnx, onnx_programs, torch_program
 
     module, tensors, run = torch_program(model, engine, arrays, num_threads)
     calls[f"PyTorch {engine}"] = run
-    starts = {"ONNX Runtime": onnxruntime_session, "OpenVINO": openvino_request}
     try:
         exported = export_onnx(module, tensors)
     except PeerUnavailableError as error:
-        missing.update({name: str(error) for name in starts})
+        missing.update({name: str(error) for name in STARTS})
         return
-    for name, start in starts.items():
-        try:
-            calls[name] = partial(start(exported, num_threads), arrays)
-        except PeerUnavailableError as error:
-            missing[name] = str(error)
+    found, refused = onnx_programs(exported, arrays, num_threads)
+    calls.update(found)
+    missing.update(refused)

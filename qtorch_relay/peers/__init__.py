@@ -1,14 +1,15 @@
 """The programs a user would run instead: PyTorch, and ONNX Runtime and OpenVINO on the same model; and fair timing."""
 
-from qtorch_relay.peers.onnx import export_onnx, onnxruntime_session, openvino_request
+from qtorch_relay.peers.onnx import STARTS, export_onnx, onnx_programs, onnxruntime_session
 from qtorch_relay.peers.timing import PeerUnavailableError, interleave
 from qtorch_relay.peers.torch_program import torch_program
 
 __all__ = [
+    "STARTS",
     "PeerUnavailableError",
     "export_onnx",
     "interleave",
+    "onnx_programs",
     "onnxruntime_session",
-    "openvino_request",
     "torch_program",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -75,3 +76,20 @@ def openvino_request(model: bytes, num_threads: int) -> Callable[[Sequence[npt.N
         raise PeerUnavailableError(f"OpenVINO refuses the model: {str(error).splitlines()[0]}") from error
     # Inputs are copied into the request and outputs out of it, as a caller with arrays of their own needs it.
     return lambda arrays: [np.array(value) for value in request.infer(list(arrays)).values()]
+
+
+STARTS = {"ONNX Runtime": onnxruntime_session, "OpenVINO": openvino_request}
+
+
+def onnx_programs(
+    model: bytes, arrays: Sequence[npt.NDArray[Any]], num_threads: int
+) -> tuple[dict[str, Callable[[], Arrays]], dict[str, str]]:
+    """Returns what runs an ONNX model on these inputs, by name, and for each that does not take it the reason."""
+    calls: dict[str, Callable[[], Arrays]] = {}
+    missing: dict[str, str] = {}
+    for name, start in STARTS.items():
+        try:
+            calls[name] = partial(start(model, num_threads), arrays)
+        except PeerUnavailableError as error:
+            missing[name] = str(error)
+    return calls, missing
