@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from qtorch_relay.peers.onnx_symbolics import OPSET, symbolics_for
 from qtorch_relay.peers.timing import PeerUnavailableError
 
 Arrays = list[npt.NDArray[Any]]
-OPSET = 17
+MAX_REASON = 200
+_GRAPH_NODE = re.compile(r"`%[^`]*? = (\w+::\w+)[^`]*`")
 INSTALL = "pip install 'qtorch-relay[peers]'"
 
 
@@ -31,12 +36,25 @@ def export_onnx(model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> byt
     file = io.BytesIO()
     names = [f"x{i}" for i in range(len(examples))]
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), symbolics_for(model), _without_graphs():
             warnings.simplefilter("ignore")
             torch.onnx.export(model, tuple(examples), file, dynamo=False, input_names=names, opset_version=OPSET)
     except (RuntimeError, TypeError, torch.onnx.errors.OnnxExporterError) as error:  # the exporter's own failures
-        raise PeerUnavailableError(f"the export to ONNX fails: {str(error).splitlines()[0]}") from error
+        raise PeerUnavailableError(f"the export to ONNX fails: {_in_one_line(error)}") from error
     return file.getvalue()
+
+
+def _without_graphs() -> AbstractContextManager[Any]:
+    """Keeps the exporter from printing pages of graph when it fails.
+
+    It logs them whatever it is told: it asks whether the function that says so exists, not what it says.
+    """
+    return patch.object(torch._C, "_jit_onnx_log", lambda *_: None)
+
+
+def _in_one_line(error: Exception) -> str:
+    """Returns the first sentence of an error, of a node in the graph only its op."""
+    return _GRAPH_NODE.sub(r"\1", str(error)).strip().splitlines()[0].split(". ")[0][:MAX_REASON]
 
 
 def onnxruntime_session(model: bytes, num_threads: int) -> Callable[[Sequence[npt.NDArray[Any]]], Arrays]:
