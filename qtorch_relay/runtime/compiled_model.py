@@ -26,8 +26,8 @@ class _Worker:
     input of an image network takes a hundredth of its run time.
     """
 
-    def __init__(self, module: Any) -> None:
-        self.entry = ffi.make_entry(module)
+    def __init__(self, module: Any, weights: Sequence[Any]) -> None:
+        self.entry = ffi.make_entry(module, weights)
         self.shapes: tuple[tuple[int, ...], ...] | None = None
         self.tensors: list[Any] = []
         self.addresses: frozenset[int] = frozenset()
@@ -167,10 +167,10 @@ class CompiledModel:
             worker = self._workers.pop()
         except IndexError:
             check_runnable(self.target)
-            worker = _Worker(self.program.module())
+            worker = _Worker(self.program.module(), self._weight_tensors)
         worker.fill(arrays)
         try:
-            result = worker.entry(*worker.tensors, *self._weight_tensors)
+            result = worker.entry(*worker.tensors)
         except IndexError as error:  # raised by kernels that check what they index with
             raise InvalidInputError(f"the model cannot run on these inputs: {error}") from error
         outputs = [result] if len(self.outputs) == 1 and hasattr(result, "dtype") else list(result)

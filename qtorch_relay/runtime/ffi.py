@@ -22,11 +22,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from qtorch_relay.errors import QTorchRelayError
+from qtorch_relay.errors import INDEX_ERROR_FUNCTION, QTorchRelayError, raise_index_error
 
 _RUNTIME_LIBRARIES = ("libtvm_runtime.so", "libtvm_runtime.dylib")
 _CPU, _POOLED_ALLOCATOR = 1, 2
 _STDERR = 2
+_BOUND = "main with its last arguments"
 _SCOPE_MESSAGE = re.compile(rb"executable\.cc:\d+: Warning: Scope (Saving|Loaded):")
 _load_lock, _stderr_lock = threading.Lock(), threading.Lock()
 
@@ -40,6 +41,7 @@ def _load() -> ModuleType:
         import tvm_ffi
     # Where tvm is imported already this is the library it has loaded.
     ctypes.CDLL(str(_runtime_library()), ctypes.RTLD_GLOBAL)
+    tvm_ffi.register_global_func(INDEX_ERROR_FUNCTION, raise_index_error, override=True)
     return tvm_ffi
 
 
@@ -94,11 +96,18 @@ def without_scope_messages() -> Iterator[None]:
             os.write(_STDERR, b"".join(lines))
 
 
-def make_entry(module: Any) -> Callable[..., Any]:
-    """Returns the function "main" of a new virtual machine for a Relax executable; one thread at a time may call it."""
+def make_entry(module: Any, last_arguments: Sequence[Any] = ()) -> Callable[..., Any]:
+    """Returns the function "main" of a new virtual machine for a Relax executable; one thread at a time may call it.
+
+    last_arguments: held by the machine and given after those of each call. Python hands over an argument in about a
+    microsecond, and a network has hundreds of weights.
+    """
     machine = module["vm_load_executable"]()
     machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
-    entry: Callable[..., Any] = machine["main"]
+    if last_arguments:
+        include_return = True
+        machine["save_function"]("main", _BOUND, include_return, *last_arguments)
+    entry: Callable[..., Any] = machine[_BOUND if last_arguments else "main"]
     return entry
 
 
