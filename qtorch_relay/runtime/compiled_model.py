@@ -173,7 +173,7 @@ class CompiledModel:
             result = worker.entry(*worker.tensors)
         except IndexError as error:  # raised by kernels that check what they index with
             raise InvalidInputError(f"the model cannot run on these inputs: {error}") from error
-        outputs = [result] if len(self.outputs) == 1 and hasattr(result, "dtype") else list(result)
+        outputs = [result] if isinstance(result, ffi.tvm_ffi().Tensor) else list(result)
         outputs = [self._own(output, worker) for output in outputs]
         # Not reached when the call raises: a virtual machine that was interrupted is not used again.
         self._workers.append(worker)
