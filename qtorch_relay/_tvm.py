@@ -15,7 +15,9 @@ from tvm.script import parser as script_parser
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 from tvm.tirx import FloatImm, IntImm, PrimFunc
-from tvm_ffi import register_error, structural_equal
+from tvm_ffi import register_error, register_global_func, structural_equal
+
+from qtorch_relay.errors import INDEX_ERROR_FUNCTION, raise_index_error
 
 __all__ = [
     "BINARY_PRIM_OPS",
@@ -48,6 +50,7 @@ __all__ = [
 ]
 
 TensorType = relax.TensorType
+register_global_func(INDEX_ERROR_FUNCTION, raise_index_error, override=True)
 # What symbolic extents are made of, by class name.
 BINARY_PRIM_OPS = {
     kind.__name__: kind

@@ -55,3 +55,13 @@ class PortablePathWarning(UserWarning):
 
     def __init__(self, target: str) -> None:
         super().__init__(f"there are no int8 kernels for {target} yet: the portable path gives the same codes, slower")
+
+
+# The name under which code that checks indices at run time finds raise_index_error.
+INDEX_ERROR_FUNCTION = "qtorch_relay.raise_index_error"
+
+
+def raise_index_error(op: str, index: int, first: int, last: int) -> None:
+    """Raises IndexError for an index outside of first to last."""
+    accepted = f"accepted are {first} to {last}" if first <= last else "there are no elements"
+    raise IndexError(f"{op}: index {index} is out of range; {accepted}")

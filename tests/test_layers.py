@@ -18,6 +18,7 @@ TORCH_FOLDERS = ("qtorch_relay/capture", "qtorch_relay/demo", "qtorch_relay/peer
 # Ops that become TIR, each file on those before it.
 TIR = (
     "qtorch_relay.tir.ops",
+    "qtorch_relay.tir.indices",
     "qtorch_relay.tir.qparams",
     "qtorch_relay.tir.recurrent",
     "qtorch_relay.tir.linear_fp16",

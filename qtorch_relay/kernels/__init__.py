@@ -1,8 +1,8 @@
 """Int8 kernels as TIR, picked from one table by ISA and spec."""
 
 from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec, DynamicDenseSpec, DynamicQuantizeSpec
-from qtorch_relay.kernels.embedding import build_embedding_bag, build_row_lookup
-from qtorch_relay.kernels.embedding_spec import EmbeddingBagSpec, RowLookupSpec
+from qtorch_relay.kernels.embedding import build_embedding_bag
+from qtorch_relay.kernels.embedding_spec import EmbeddingBagSpec
 from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, LookupSpec, MulSpec, QuantizeSpec
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
 from qtorch_relay.kernels.spec import (
@@ -35,8 +35,6 @@ __all__ = [
     "PairSaturatedDepthwiseSpec",
     "QuantizeSpec",
     "RealRequantize",
-    "RowLookupSpec",
     "build_embedding_bag",
-    "build_row_lookup",
     "select",
 ]

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from qtorch_relay._tvm import PrimFunc, T
-from qtorch_relay.kernels.embedding_spec import EmbeddingBagSpec, RowLookupSpec
+from qtorch_relay.kernels.embedding_spec import EmbeddingBagSpec
 from qtorch_relay.kernels.pointwise import MIN_CHUNK_SIZE
 from qtorch_relay.kernels.tir import Buffer, BufferDecl, Expr, intrinsic, prim_func, rounded_product
+from qtorch_relay.tir.indices import require_index
 
 PRUNED = -1
 
@@ -35,27 +36,6 @@ def build_embedding_bag(spec: EmbeddingBagSpec) -> PrimFunc:
         _Bags(spec, dict(zip(names, buffers[:-1], strict=True)), buffers[-1]).emit()
 
     return prim_func("embedding_bag", [*arguments, ("out", (spec.bags, spec.dim), "float32")], body)
-
-
-def build_row_lookup(spec: RowLookupSpec) -> PrimFunc:
-    """Returns row_lookup(table, indices, out), which copies rows of floats."""
-
-    def body(table: Buffer, indices: Buffer, out: Buffer) -> None:
-        with T.serial(0, spec.indices) as place:
-            index = T.Cast("int64", indices[place])
-            _require(T.And(index >= 0, index < spec.table_rows), _out_of_range(spec.table_rows))
-        loop = T.parallel if spec.indices * spec.dim >= MIN_CHUNK_SIZE else T.serial
-        with loop(0, spec.indices) as place:
-            row = T.bind(T.Cast("int64", indices[place]))
-            with T.serial(0, spec.dim) as element:
-                T.buffer_store(out, table[row * spec.dim + element], [place * spec.dim + element])
-
-    arguments: list[BufferDecl] = [
-        ("table", (spec.table_rows, spec.dim), "float32"),
-        ("indices", (spec.indices,), spec.index_dtype),
-        ("out", (spec.indices, spec.dim), "float32"),
-    ]
-    return prim_func("row_lookup", arguments, body)
 
 
 class _Bags:
@@ -83,7 +63,7 @@ class _Bags:
         limit = self.spec.table_rows if self.spec.mapping_size is None else self.spec.mapping_size
         with T.serial(0, self.spec.indices) as place:
             index = self._index(place)
-            _require(T.And(index >= 0, index < limit), _out_of_range(limit))
+            require_index(index, T.int64(0), T.int64(limit - 1), "a quantized embedding")
             if self.spec.mapping_size is not None:
                 row = self.inputs["mapping"][index]
                 inside = T.And(row >= PRUNED, row < self.spec.table_rows)
@@ -164,10 +144,6 @@ def _half_to_float(half: Expr) -> Expr:
     finite = T.Select(special, T.bitwise_or(magnitude, T.uint32(0x7F800000)), scaled)
     sign = T.shift_left(T.bitwise_and(half, T.uint32(0x8000)), T.uint32(16))
     return T.reinterpret("float32", T.bitwise_or(finite, sign))
-
-
-def _out_of_range(count: int) -> str:
-    return f"an index of an embedding is outside 0..{count - 1}"
 
 
 def _require(condition: Expr, message: str) -> None:

@@ -63,13 +63,3 @@ class EmbeddingBagSpec:
         if self.offset_count is not None:
             return self.offset_count - self.has_last_offset
         return self.indices // self.bag_length if self.bag_length else 0
-
-
-@dataclass(frozen=True)
-class RowLookupSpec:
-    """Rows of a float32 table, copied: one for each of `indices` indices."""
-
-    table_rows: int
-    dim: int
-    indices: int
-    index_dtype: IndexDtype

@@ -9,9 +9,10 @@ import numpy as np
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import EmbeddingParams, Node, TensorConstant
 from qtorch_relay.frontend.context import ImportContext, describe
+from qtorch_relay.frontend.ops.moves import chosen
 from qtorch_relay.frontend.registry import converter, fold
 from qtorch_relay.frontend.values import TensorValue
-from qtorch_relay.kernels import EmbeddingBagSpec, RowLookupSpec, build_embedding_bag, build_row_lookup
+from qtorch_relay.kernels import EmbeddingBagSpec, build_embedding_bag
 
 # TVM's kOpaque operator pattern: no generic pass fuses into or rewrites a kernel.
 _OPAQUE = 8
@@ -206,7 +207,7 @@ def _call(context: ImportContext, node: Node, function: Any, operands: list[Any]
     return context.emit(call, node.scope or "embedding")
 
 
-@converter("aten::embedding", lowering="a copy of rows")
+@converter("aten::embedding", lowering="take")
 def float_embedding(context: ImportContext, node: Node) -> TensorValue:
     """aten::embedding(Tensor weight, Tensor indices, int padding_idx=-1, bool scale_grad_by_freq=False, bool
     sparse=False) -> Tensor
@@ -220,8 +221,4 @@ def float_embedding(context: ImportContext, node: Node) -> TensorValue:
             "weight must be float32 [rows, dim] and indices int32 or int64, "
             f"found {weight.dtype} {weight.shape} and {indices.dtype}",
         )
-    count = int(np.prod(indices.shape))
-    spec = RowLookupSpec(weight.shape[0], weight.shape[1], count, "int32" if indices.dtype == "int32" else "int64")
-    flat = context.emit(relax.op.reshape(indices.expr, (count,)), "indices")
-    rows = _call(context, node, build_row_lookup(spec), [weight.expr, flat], (count, spec.dim))
-    return TensorValue(context.emit(relax.op.reshape(rows, (*indices.shape, spec.dim)), "embedding"))
+    return chosen(context, node, weight, 0, indices)

@@ -10,16 +10,14 @@ import numpy as np
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
 from qtorch_relay.frontend.context import ImportContext
-from qtorch_relay.frontend.ops.moves import Tensor, permuted, reshaped, taken
+from qtorch_relay.frontend.ops.moves import Tensor, checked, chosen, permuted, reshaped, taken
 from qtorch_relay.frontend.registry import converter, refuse
 from qtorch_relay.frontend.values import TensorValue
 from qtorch_relay.qnn.op_def import static_shape
-from qtorch_relay.qnn.transform.rules.common import cast, constant
-
-_CLIPPED = "an index out of range that is known only at run time gives some element; PyTorch raises"
+from qtorch_relay.qnn.transform.rules.common import constant
 
 
-@converter("aten::index_select", lowering="take", note=_CLIPPED)
+@converter("aten::index_select", lowering="take")
 def index_select(context: ImportContext, node: Node) -> Tensor:
     """aten::index_select(Tensor self, int dim, Tensor index) -> Tensor"""
     value = context.any_tensor(node, "self")
@@ -27,8 +25,8 @@ def index_select(context: ImportContext, node: Node) -> Tensor:
     index = context.argument(node, "index")
     if isinstance(index, np.ndarray):
         return taken(context, value, axis, index.reshape(-1))
-    places = index.expr if index.shape else context.emit(relax.op.reshape(index.expr, [1]))
-    return value.with_expr(context.emit(relax.op.take(value.expr, places, axis=axis, mode="clip"), "index_select"))
+    places = index if index.shape else TensorValue(context.emit(relax.op.reshape(index.expr, [1])))
+    return chosen(context, node, value, axis, places)
 
 
 @converter("aten::select_copy.int", lowering="take")
@@ -40,7 +38,7 @@ def select_copy(context: ImportContext, node: Node) -> Tensor:
     return reshaped(context, one, [*value.shape[:axis], *value.shape[axis + 1 :]])
 
 
-@converter("aten::index.Tensor", lowering="take of a flattened tensor", note=_CLIPPED)
+@converter("aten::index.Tensor", lowering="take of a flattened tensor")
 def index_tensor(context: ImportContext, node: Node) -> Tensor:
     """aten::index.Tensor(Tensor self, Tensor?[] indices) -> Tensor
 
@@ -66,24 +64,21 @@ def index_tensor(context: ImportContext, node: Node) -> Tensor:
     linear: Any = None
     for axis, places in indexed:
         step = math.prod(value.shape[other] for other in axes if other > axis)
-        wrapped = relax.op.where(
-            relax.op.less(places, constant(0, "int64")),
-            relax.op.add(places, constant(value.shape[axis], "int64")),
-            places,
-        )
-        scaled = context.emit(relax.op.multiply(context.emit(wrapped), constant(step, "int64")))
+        found = checked(context, node, places, value.expr, axis, wraps=True)
+        scaled = context.emit(relax.op.multiply(found, constant(step, "int64")))
         linear = scaled if linear is None else context.emit(relax.op.add(linear, scaled))
-    chosen = flat.with_expr(context.emit(relax.op.take(flat.expr, linear, axis=0, mode="clip"), "index"))
+    # "clip" finds nothing to clip: the indices are checked
+    result = flat.with_expr(context.emit(relax.op.take(flat.expr, linear, axis=0, mode="clip"), "index"))
     if axes != list(range(axes[0], axes[0] + len(axes))):
-        return chosen
+        return result
     spread = len(static_shape(linear))
     before = len([axis for axis in others if axis < axes[0]])
     order = [
         *range(spread, spread + before),
         *range(spread),
-        *range(spread + before, len(chosen.shape)),
+        *range(spread + before, len(result.shape)),
     ]
-    return permuted(context, chosen, order)
+    return permuted(context, result, order)
 
 
 def _integers(context: ImportContext, node: Node, index: Any) -> list[Any]:
@@ -93,7 +88,7 @@ def _integers(context: ImportContext, node: Node, index: Any) -> list[Any]:
     if not isinstance(index, TensorValue):
         raise context.unsupported(node, "an index that is no tensor")
     if index.dtype not in ("bool", "uint8"):
-        return [cast(index.expr, "int64")]
+        return [index.expr]
     mask = context.params.get(getattr(index.expr, "name", ""))
     if mask is None:
         raise context.unsupported(node, "a mask known only at run time, which gives a shape known only then")
@@ -101,11 +96,6 @@ def _integers(context: ImportContext, node: Node, index: Any) -> list[Any]:
 
 
 refuse(
-    "aten::gather",
-    "aten::scatter",
-    "aten::take",
-    "aten::take_along_dim",
-    "aten::index_fill",
     "aten::index_add",
     "aten::masked_select",
     reason="PyTorch has no kernel of it for quantized tensors",

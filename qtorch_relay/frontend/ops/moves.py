@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay._tvm import relax
-from qtorch_relay.frontend.context import ImportContext
+from qtorch_relay.capture.graph import Node
+from qtorch_relay.frontend.context import ImportContext, location
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
+from qtorch_relay.tir.indices import checked_indices
 
 Tensor: TypeAlias = QuantizedValue | TensorValue
+Chosen = TypeVar("Chosen", QuantizedValue, TensorValue)
 
 
 def reshaped(context: ImportContext, value: Tensor, shape: Sequence[int]) -> Tensor:
@@ -51,6 +54,24 @@ def taken(context: ImportContext, value: Tensor, axis: int, index: npt.ArrayLike
         return value
     chosen = relax.op.take(value.expr, relax.const(positions, "int32"), axis=axis, mode="clip")
     return value.with_expr(context.emit(chosen, "take"))
+
+
+def checked(context: ImportContext, node: Node, index: Any, data: Any, axis: int, *, wraps: bool = False) -> Any:
+    """Returns indices into an axis of data as int64, counted from 0; one out of range raises when the program runs.
+
+    wraps: whether -1 is the last.
+    """
+    op = f"{node.op}{location(node)}"
+    return context.emit(checked_indices(index, data, axis=axis, wraps=wraps, op=op), "index")
+
+
+def chosen(
+    context: ImportContext, node: Node, value: Chosen, axis: int, index: TensorValue, *, wraps: bool = False
+) -> Chosen:
+    """Returns what lies at positions of an axis that are known at run time; they replace the axis. wraps as above."""
+    places = checked(context, node, index.expr, value.expr, axis, wraps=wraps)
+    # "clip" finds nothing to clip: the indices are checked
+    return value.with_expr(context.emit(relax.op.take(value.expr, places, axis=axis, mode="clip"), "take"))
 
 
 def broadcast(context: ImportContext, value: Tensor, shape: Sequence[int]) -> Tensor:
