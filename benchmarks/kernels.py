@@ -19,11 +19,11 @@ from qtorch_relay._tvm import T, tvm
 from qtorch_relay.kernels import KERNELS, Kernel
 from qtorch_relay.kernels.spec import outputs_of
 from qtorch_relay.kernels.tir import get, load, prim_func, put, registers, splat, store
-from qtorch_relay.kernels.x86 import avx512vnni
+from qtorch_relay.kernels.x86.isas import AVX512VNNI
 from qtorch_relay.runtime import set_num_threads
 from qtorch_relay.runtime.threads import prepare_thread
 
-ISA = avx512vnni.NAME
+ISA = AVX512VNNI.NAME
 PEAK_STEPS, PEAK_REGISTERS = 10_000, 16
 CALLS = 3  # per round; the evaluator loops in C++
 
@@ -42,13 +42,14 @@ def peak_timer() -> Callable[[], float]:
     """Returns a timer of independent dot products between registers, in seconds per multiply-accumulate."""
 
     def body(a: Any, b: Any, out: Any) -> None:
+        dot = AVX512VNNI.dot_for("s32")
         accumulators = registers(PEAK_REGISTERS, "int32x16")
         for accumulator in accumulators:
             put(accumulator, splat(T.int32(0), 16))
         u8, s8 = T.bind(load(a, 0, 64)), T.bind(load(b, 0, 64))
         with T.serial(0, PEAK_STEPS):
             for accumulator in accumulators:
-                put(accumulator, avx512vnni.dot(get(accumulator), u8, s8))
+                put(accumulator, dot.add(get(accumulator), u8, s8))
         for i, accumulator in enumerate(accumulators):
             store(out, get(accumulator), i * 16, 16)
 
@@ -83,7 +84,12 @@ def main() -> None:
     options = parser.parse_args()
     set_num_threads(options.threads)
     prepare_thread()
-    rows = [(kernel, spec) for kernel in KERNELS if options.kernel in kernel.name for spec in kernel.benchmarks]
+    rows = [
+        (kernel, spec)
+        for kernel in KERNELS
+        if kernel.isa == ISA and options.kernel in kernel.name
+        for spec in kernel.benchmarks
+    ]
     timers = [kernel_timer(kernel, spec) for kernel, spec in rows]
     peak = peak_timer()
     samples: list[list[float]] = [[] for _ in rows]

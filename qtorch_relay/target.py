@@ -90,9 +90,9 @@ def _arm(name: str, isa: str, mattr: tuple[str, ...], flags: tuple[str, ...]) ->
 # Ordered from the least to the most able of each machine: the host takes the last one it can run.
 TARGETS: tuple[Target, ...] = (
     Target("generic", "baseline instructions"),
-    _x86("x86-avx2", "AVX2", "x86-64-v3", (), _V3_FLAGS),
-    _x86("x86-avxvnni", "AVX-VNNI", "x86-64-v3", ("+avxvnni",), (*_V3_FLAGS, "avx_vnni")),
-    _x86("x86-avx512", "AVX-512", "x86-64-v4", (_FULL_WIDTH,), _V4_FLAGS),
+    _x86("x86-avx2", "AVX2", "x86-64-v3", (), _V3_FLAGS, kernels="x86-avx2"),
+    _x86("x86-avxvnni", "AVX-VNNI", "x86-64-v3", ("+avxvnni",), (*_V3_FLAGS, "avx_vnni"), kernels="x86-avxvnni"),
+    _x86("x86-avx512", "AVX-512", "x86-64-v4", (_FULL_WIDTH,), _V4_FLAGS, kernels="x86-avx512"),
     _x86(
         "x86-avx512vnni",
         "AVX-512 VNNI",

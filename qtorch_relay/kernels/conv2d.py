@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from qtorch_relay._tvm import PrimFunc
 from qtorch_relay.kernels.conv2d_nest import Conv2dNest
-from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, plan_conv2d
+from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, plan_for
+from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.requantize import Epilogue, requantize_arguments
 from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec
 from qtorch_relay.kernels.tir import Buffer, BufferDecl, load, prim_func
@@ -23,19 +23,19 @@ def why_not_conv2d(spec: Conv2dSpec | DenseSpec) -> str | None:
     return None
 
 
-def build_conv2d(isa: Any, spec: Conv2dSpec) -> PrimFunc:
+def build_conv2d(isa: Isa, spec: Conv2dSpec) -> PrimFunc:
     """Returns conv2d(x, weight, init, requantize constants, out); see pack_conv2d for the constants."""
     return _build("conv2d", isa, spec, spec)
 
 
-def build_dense(isa: Any, spec: DenseSpec) -> PrimFunc:
+def build_dense(isa: Isa, spec: DenseSpec) -> PrimFunc:
     """Returns dense(x, weight, init, requantize constants, out): a 1x1 convolution over one row of pixels."""
     return _build("dense", isa, spec, spec.as_conv2d())
 
 
-def _build(name: str, isa: Any, interface: Conv2dSpec | DenseSpec, spec: Conv2dSpec) -> PrimFunc:
+def _build(name: str, isa: Isa, interface: Conv2dSpec | DenseSpec, spec: Conv2dSpec) -> PrimFunc:
     """Returns the kernel of a convolution with the shapes of interface."""
-    plan = plan_conv2d(spec, isa.LANES, isa.REGISTERS)
+    plan = plan_for(isa, spec)
     lanes = plan.padded_vectors * isa.LANES
     arguments: list[BufferDecl] = [
         ("x", interface.in_shape, spec.in_dtype),

@@ -6,10 +6,11 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from qtorch_relay._tvm import T
 from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan
+from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.spec import Conv2dSpec
 from qtorch_relay.kernels.tir import Buffer, Expr, as_u8, get, load, prefetch, put, registers, scratch, store, vector
 
@@ -85,7 +86,7 @@ class Conv2dNest:
 
     spec: Conv2dSpec
     plan: Conv2dPlan
-    isa: Any
+    isa: Isa
     x: Buffer
     weight: Buffer
     start: Callable[[Expr], Expr]
@@ -236,6 +237,7 @@ class Conv2dNest:
     def _tile(self, chunk: Chunk, tile: _Tile, block: Block) -> None:
         """Emits one register tile: rows outer and columns inner, so that one broadcast and one row of weights live."""
         spec, plan, isa = self.spec, self.plan, self.isa
+        dot = isa.dot_for(spec.pair_sums)
         pixels = [(row, column) for row in range(tile.shape[0]) for column in range(tile.shape[1])]
         row_in, column_in = spec.stride[0] * plan.row_pitch, spec.stride[1] * spec.in_channels
         in_offsets = [row * row_in + column * column_in for row, column in pixels]
@@ -249,11 +251,13 @@ class Conv2dNest:
         dot_weights = block.vectors * vector_bytes
 
         def dots(source: Buffer, run: Expr, offsets: list[int], run_weights: Expr) -> None:
-            s8 = [T.bind(load(self.weight, run_weights + j * vector_bytes, vector_bytes)) for j in range(block.vectors)]
-            for offset, accumulator in zip(offsets, accumulators, strict=True):
-                u8 = T.bind(isa.activations(source, run + offset))
-                for j in range(block.vectors):
-                    put(accumulator[j], isa.dot(get(accumulator[j]), u8, s8[j]))
+            for step in range(dot.STEPS):
+                addresses = [run_weights + j * vector_bytes for j in range(block.vectors)]
+                weights = [T.bind(dot.weights(self.weight, address, step)) for address in addresses]
+                for offset, accumulator in zip(offsets, accumulators, strict=True):
+                    codes = dot.activations(T.bind(isa.activations(source, run + offset)), step)
+                    for j in range(block.vectors):
+                        put(accumulator[j], dot.add(get(accumulator[j]), codes, weights[j]))
 
         reduction = plan.reduction
         weights = T.bind(block.lane * (reduction.dots * DOT_BYTES))

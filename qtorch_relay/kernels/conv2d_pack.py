@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan, Reduction, plan_conv2d
+from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan, Reduction, plan_for
+from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.requantize import pack_requantize
 from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec, RequantizeParams
 
@@ -16,7 +17,7 @@ Weight = npt.NDArray[np.int8]
 
 
 def pack_conv2d(
-    isa: Any,
+    isa: Isa,
     spec: Conv2dSpec,
     weight: Weight,
     in_zero_point: int,
@@ -28,32 +29,30 @@ def pack_conv2d(
     weight: OIHW codes; packed [group][block][dot][vector][lane][4 bytes], zero where padded.
     init: -zero_point * sum(weight) (+ bias_s32) for each lane, the accumulators' start.
     """
-    plan = plan_conv2d(spec, isa.LANES, isa.REGISTERS)
+    plan = plan_for(isa, spec)
     lanes = lane_channels(plan, isa.LANES, isa.channel_order)
     zero_point_u8 = in_zero_point + 128 if spec.in_dtype == "int8" else in_zero_point
     init, bound = accumulator_start(weight.reshape(spec.out_channels, -1), zero_point_u8, bias_s32, lanes)
-    packed = pack_weight(spec, plan, isa.LANES, weight, lanes)
+    packed = pack_weight(isa, spec, plan, weight, lanes)
     return [packed, init, *pack_requantize(requantize, bound, lanes, zero_point_u8)]
 
 
-def pack_weight(
-    spec: Conv2dSpec, plan: Conv2dPlan, vector_lanes: int, weight: Weight, lanes: npt.NDArray[np.int64]
-) -> Weight:
+def pack_weight(isa: Isa, spec: Conv2dSpec, plan: Conv2dPlan, weight: Weight, lanes: npt.NDArray[np.int64]) -> Weight:
     """Returns OIHW weights in the order the registers take them; lanes: the channel of every lane, -1 for padding."""
     dots = weight_dots(_merge_groups(spec, plan, weight), plan.reduction)
     by_lane = np.zeros((lanes.size, *dots.shape[1:]), dtype=np.int8)
     by_lane[lanes >= 0] = dots[lanes[lanes >= 0]]
     by_group = by_lane.reshape(plan.groups.count, -1, *dots.shape[1:])
-    full = plan.blocks * plan.vectors * vector_lanes
+    full = plan.blocks * plan.vectors * isa.LANES
     packed = []
     for group in by_group:
         packed += [_by_block(block, plan.vectors) for block in np.split(group[:full], plan.blocks or 1)]
         packed += [_by_block(group[full:], plan.rest_vectors)] if plan.rest_vectors else []
-    return np.concatenate(packed)
+    return isa.dot_for(spec.pair_sums).arrange(np.concatenate(packed).reshape(-1, isa.LANES, DOT_BYTES))
 
 
 def pack_dense(
-    isa: Any,
+    isa: Isa,
     spec: DenseSpec,
     weight: Weight,
     in_zero_point: int,

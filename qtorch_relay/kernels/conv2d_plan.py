@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from qtorch_relay.kernels.conv2d_tiling import Tiling, ceil_div, choose_chunks, flat_tilings, row_tilings, tile_cycles
+from qtorch_relay.kernels.conv2d_tiling import (
+    ONE_INSTRUCTION,
+    DotCycles,
+    Tiling,
+    ceil_div,
+    choose_chunks,
+    flat_tilings,
+    row_tilings,
+    tile_cycles,
+)
 from qtorch_relay.kernels.spec import Conv2dSpec
+
+if TYPE_CHECKING:
+    from qtorch_relay.kernels.isa import Isa
 
 DOT_BYTES = 4
 """Activations one lane of a dot product consumes."""
@@ -147,9 +160,17 @@ def reduction_of(spec: Conv2dSpec, groups: ChannelGroups) -> Reduction:
     return gathering if saved > 3 * len(gathering.gathered) and plain.dots < MAX_GATHERING_DOTS else plain
 
 
-def plan_conv2d(spec: Conv2dSpec, lanes: int, registers: int) -> Conv2dPlan:
+def plan_for(isa: Isa, spec: Conv2dSpec) -> Conv2dPlan:
+    """Returns the plan for an instruction set."""
+    dot = isa.dot_for(spec.pair_sums)
+    return plan_conv2d(spec, isa.LANES, isa.REGISTERS - dot.EXTRA_REGISTERS, dot.CYCLES)
+
+
+def plan_conv2d(spec: Conv2dSpec, lanes: int, registers: int, cycles: DotCycles = ONE_INSTRUCTION) -> Conv2dPlan:
     """Returns the plan for vectors of `lanes` int32 accumulators in `registers` registers."""
-    batch, vectors, tiling = min(tile_options(spec, lanes, registers), key=lambda option: _cost(spec, lanes, *option))
+    batch, vectors, tiling = min(
+        tile_options(spec, lanes, registers), key=lambda option: _cost(spec, lanes, cycles, *option)
+    )
     plan = make_plan(spec, lanes, batch, vectors, tiling)
     bands, channel_parts = choose_chunks(
         macs=spec.macs,
@@ -194,7 +215,9 @@ def _copies_input(spec: Conv2dSpec, reduction: Reduction) -> bool:
     return any(spec.padding) or spec.in_dtype == "int8" or reduction.run < DOT_BYTES
 
 
-def _cost(spec: Conv2dSpec, lanes: int, batch: int, vectors: int, tiling: Tiling) -> tuple[float, int]:
+def _cost(
+    spec: Conv2dSpec, lanes: int, dot_cycles: DotCycles, batch: int, vectors: int, tiling: Tiling
+) -> tuple[float, int]:
     """Returns (estimated cycles of a channel group, kinds of tiles)."""
     groups = channel_groups(spec, lanes)
     dots = reduction_of(spec, groups).dots
@@ -202,8 +225,8 @@ def _cost(spec: Conv2dSpec, lanes: int, batch: int, vectors: int, tiling: Tiling
     real = spec.requantize == "real"
     cycles = 0.0
     for pixels, count in tiling.shapes:
-        cycles += batch * count * blocks * tile_cycles(pixels, vectors, dots, real)
-        cycles += batch * count * tile_cycles(pixels, rest, dots, real) if rest else 0
+        cycles += batch * count * blocks * tile_cycles(pixels, vectors, dots, real, dot_cycles)
+        cycles += batch * count * tile_cycles(pixels, rest, dots, real, dot_cycles) if rest else 0
     kinds = len(tiling.shapes) * (2 if rest else 1)
     # every kind of tile is its own code: half a percent for compile time and instruction cache
     return cycles * (1 + 0.005 * kinds), kinds

@@ -63,11 +63,25 @@ def flat_tilings(count: int, max_pixels: int) -> list[Tiling]:
     ]
 
 
+@dataclass(frozen=True)
+class DotCycles:
+    """About what a dot product takes, in cycles of a full-width unit.
+
+    dot: the products of one vector. part: what is made of each vector of activations or weights before it.
+    """
+
+    dot: float = 1.0
+    part: float = 0.0
+
+
+ONE_INSTRUCTION = DotCycles()
+
+
 FIRST_CACHE_BYTES = 24 << 10
 """Weights of a block that stay in the first-level cache beside the activations."""
 
 
-def tile_cycles(pixels: int, vectors: int, dots: int, real: bool) -> float:
+def tile_cycles(pixels: int, vectors: int, dots: int, real: bool, cycles: DotCycles) -> float:
     """Returns about how many cycles a register tile takes where one full-width dot product is one cycle.
 
     Measured on Zen 4. A dot has 4 cycles of latency, so fewer than 4 accumulators wait; each step loads a broadcast for
@@ -76,7 +90,8 @@ def tile_cycles(pixels: int, vectors: int, dots: int, real: bool) -> float:
     """
     accumulators = pixels * vectors
     far = dots * vectors * 64 > FIRST_CACHE_BYTES
-    per_dot = max(accumulators, 4, pixels + vectors, 2.1 * vectors if far else 0)
+    computing = accumulators * cycles.dot + (pixels + vectors) * cycles.part
+    per_dot = max(computing, 4, pixels + vectors, 2.1 * vectors if far else 0)
     epilogue = 2.9 + 0.1 * accumulators if real else 1.8 + 0.035 * accumulators
     epilogue += {0: 0.0, 1: 0.6, 2: 0.2, 3: 0.4}[vectors % 4]
     # the last term prefers fewer passes over the weights where all else is equal

@@ -13,8 +13,10 @@ from qtorch_relay._tvm import PrimFunc, T
 from qtorch_relay.kernels.conv2d import why_not_conv2d
 from qtorch_relay.kernels.conv2d_nest import Conv2dNest
 from qtorch_relay.kernels.conv2d_pack import lane_channels, pack_weight
-from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, plan_conv2d
+from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, plan_for
 from qtorch_relay.kernels.dynamic_spec import DynamicDenseSpec
+from qtorch_relay.kernels.isa import Isa
+from qtorch_relay.kernels.store_lanes import store_lanes
 from qtorch_relay.kernels.tir import Buffer, BufferDecl, Expr, fma, load, prim_func, rounded_product, splat, vector
 
 
@@ -25,10 +27,10 @@ def why_not_dynamic_dense(spec: DynamicDenseSpec) -> str | None:
     return why_not_conv2d(spec.as_conv2d())
 
 
-def build_dynamic_dense(isa: Any, spec: DynamicDenseSpec) -> PrimFunc:
+def build_dynamic_dense(isa: Isa, spec: DynamicDenseSpec) -> PrimFunc:
     """Returns dense(x, zero point, scale, weight, start, factors, out): a 1x1 convolution over one row of pixels."""
     conv = spec.as_conv2d()
-    plan = plan_conv2d(conv, isa.LANES, isa.REGISTERS)
+    plan = plan_for(isa, conv)
     lanes = plan.padded_vectors * isa.LANES
     arguments: list[BufferDecl] = [
         ("x", spec.in_shape, "uint8"),
@@ -57,7 +59,7 @@ class _RealEpilogue:
     """Emits the scaling of register tiles to float32, the bias added: numerics.dynamic.scale_sums."""
 
     def __init__(
-        self, isa: Any, spec: DynamicDenseSpec, in_zero_point: Expr, scale: Buffer, factors: Buffer, lanes: int
+        self, isa: Isa, spec: DynamicDenseSpec, in_zero_point: Expr, scale: Buffer, factors: Buffer, lanes: int
     ) -> None:
         self.isa, self.spec, self.in_zero_point = isa, spec, in_zero_point
         self.scale, self.factors, self.lanes = scale, factors, lanes
@@ -77,7 +79,7 @@ class _RealEpilogue:
             scaled = self._scaled(channel + index * size)
             for row, address in zip(accumulators, addresses, strict=True):
                 value = T.bind(scaled(T.Cast(vector("float32", size), row[index])))
-                self.isa.store_lanes(out, value, range(count), address + index * size)
+                store_lanes(out, value, range(count), address + index * size)
 
     def _scaled(self, lane: Expr) -> Any:
         """Returns what turns the sums of one vector of channels into floats, each operation rounded as told."""
@@ -101,7 +103,7 @@ class _RealEpilogue:
 
 
 def pack_dynamic_dense(
-    isa: Any,
+    isa: Isa,
     spec: DynamicDenseSpec,
     weight: npt.NDArray[np.int8],
     factor: npt.NDArray[np.float32],
@@ -113,14 +115,14 @@ def pack_dynamic_dense(
     begin. factors: the weight's scale as the engine uses it, the bias; both are numbers [out_features].
     """
     conv = spec.as_conv2d()
-    plan = plan_conv2d(conv, isa.LANES, isa.REGISTERS)
+    plan = plan_for(isa, conv)
     lanes = lane_channels(plan, isa.LANES, partial(_consecutive, isa.LANES))
     used = lanes >= 0
     start = np.zeros(lanes.size, np.int32)
     start[used] = -weight.sum(axis=1, dtype=np.int32)[lanes[used]]
     factors = np.zeros((2, lanes.size), np.float32)
     factors[:, used] = np.stack([factor, addend])[:, lanes[used]]
-    return [pack_weight(conv, plan, isa.LANES, weight.reshape(conv.weight_shape), lanes), start, factors]
+    return [pack_weight(isa, conv, plan, weight.reshape(conv.weight_shape), lanes), start, factors]
 
 
 def _consecutive(lanes: int, vectors: int) -> npt.NDArray[np.int64]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from qtorch_relay._tvm import PrimFunc, T
 from qtorch_relay.kernels.conv2d_pack import Weight, accumulator_start
 from qtorch_relay.kernels.depthwise_plan import QUAD, ChannelBlocks, DepthwisePlan, plan_depthwise, row_taps
+from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.requantize import Epilogue, pack_requantize, requantize_arguments
 from qtorch_relay.kernels.spec import Conv2dSpec, RequantizeParams
 from qtorch_relay.kernels.tir import (
@@ -41,7 +42,7 @@ def why_not_depthwise(spec: Conv2dSpec) -> str | None:
     return None
 
 
-def build_depthwise(isa: Any, spec: Conv2dSpec) -> PrimFunc:
+def build_depthwise(isa: Isa, spec: Conv2dSpec) -> PrimFunc:
     """Returns depthwise(x, weight, init, requantize constants, out); see pack_depthwise for the constants."""
     plan = plan_depthwise(spec, isa.LANES, isa.REGISTERS)
     lanes = plan.padded_vectors * isa.LANES
@@ -61,7 +62,7 @@ def build_depthwise(isa: Any, spec: Conv2dSpec) -> PrimFunc:
 
 
 def pack_depthwise(
-    isa: Any,
+    isa: Isa,
     spec: Conv2dSpec,
     weight: Weight,
     in_zero_point: int,
@@ -80,14 +81,15 @@ def pack_depthwise(
             place = position[row, kernel_row]
             if place // QUAD == quad:
                 taps[:, index, place % QUAD] = weight[:, 0, kernel_row, column]
-    packed, lane_channels = pack_taps(isa, taps, plan.blocks)
+    by_lane, lane_channels = pack_taps(isa, taps, plan.blocks)
+    packed = isa.dot_for(spec.pair_sums).arrange(by_lane.reshape(-1, isa.LANES, QUAD))
     zero_point_u8 = in_zero_point + 128 if spec.in_dtype == "int8" else in_zero_point
     init, bound = accumulator_start(weight.reshape(spec.in_channels, -1), zero_point_u8, bias_s32, lane_channels)
     return [packed, init, *pack_requantize(requantize, bound, lane_channels, zero_point_u8)]
 
 
 def pack_taps(
-    isa: Any, taps: npt.NDArray[np.int8], blocks: Sequence[ChannelBlocks]
+    isa: Isa, taps: npt.NDArray[np.int8], blocks: Sequence[ChannelBlocks]
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
     """Returns taps [channels, dots, 4] as flat [block][dot][vector][lane][4], and each lane's channel or -1."""
     packed, lanes = [], []
@@ -119,7 +121,7 @@ class _Nest:
 
     spec: Conv2dSpec
     plan: DepthwisePlan
-    isa: Any
+    isa: Isa
     x: Buffer
     weight: Buffer
     init: Buffer
@@ -231,6 +233,7 @@ class _Nest:
     def _tile(self, rows: Buffer, out_column: Expr, out_pixel: Expr, block: _Block) -> None:
         """Emits plan.rows x plan.columns output pixels of a block, one vector of channels after the other."""
         spec, plan, lanes = self.spec, self.plan, self.isa.LANES
+        dots = self.isa.dot_for(spec.pair_sums)
         pixels = [(row, column) for row in range(plan.rows) for column in range(plan.columns)]
         size, column_bytes = self._column_bytes(1), self._column_bytes(block.vectors)
         in_start = T.bind(out_column * (spec.stride[1] * column_bytes))
@@ -239,8 +242,9 @@ class _Nest:
             start = T.bind(load(self.init, block.lane + j * lanes, lanes))
             accumulators = dict.fromkeys(pixels, start)
             weights = {
-                dot: T.bind(load(self.weight, block.weights + (i * block.vectors + j) * size, size))
+                (dot, step): T.bind(dots.weights(self.weight, block.weights + (i * block.vectors + j) * size, step))
                 for i, dot in enumerate(plan.dots)
+                for step in range(dots.STEPS)
             }
             for in_column, quad in itertools.product(
                 range((plan.columns - 1) * spec.stride[1] + spec.span_w), range(plan.quads)
@@ -254,8 +258,10 @@ class _Nest:
                 if not users:
                     continue
                 u8 = T.bind(load(rows, in_start + (quad * plan.width + in_column) * column_bytes + j * size, size))
-                for dot, pixel in users:
-                    accumulators[pixel] = T.bind(self.isa.dot(accumulators[pixel], u8, weights[dot]))
+                for step in range(dots.STEPS):
+                    codes = dots.activations(u8, step)
+                    for dot, pixel in users:
+                        accumulators[pixel] = T.bind(dots.add(accumulators[pixel], codes, weights[dot, step]))
             for value, pixel in zip(values, pixels, strict=True):
                 value.append(accumulators[pixel])
         addresses = [

@@ -17,6 +17,7 @@ from qtorch_relay._tvm import PrimFunc, T
 from qtorch_relay.kernels.conv2d_pack import Weight, accumulator_start
 from qtorch_relay.kernels.depthwise import MAX_TAPS, pack_taps
 from qtorch_relay.kernels.depthwise_plan import QUAD, ChannelBlocks, channel_blocks
+from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.requantize import Epilogue, pack_requantize, requantize_arguments
 from qtorch_relay.kernels.spec import PairSaturatedDepthwiseSpec, RequantizeParams
 from qtorch_relay.kernels.tir import Buffer, BufferDecl, Expr, load, prim_func, scratch, splat, store
@@ -41,7 +42,7 @@ def quads_of(spec: PairSaturatedDepthwiseSpec) -> int:
     return -(-spec.kernel_h * spec.kernel_w // QUAD)
 
 
-def build_depthwise_pairs(isa: Any, spec: PairSaturatedDepthwiseSpec) -> PrimFunc:
+def build_depthwise_pairs(isa: Isa, spec: PairSaturatedDepthwiseSpec) -> PrimFunc:
     """Returns depthwise(x, weight, init, requantize constants, out); see pack_depthwise_pairs for the constants."""
     blocks = channel_blocks(spec.in_channels, isa.LANES)
     lanes = sum(block.count * block.vectors for block in blocks) * isa.LANES
@@ -61,7 +62,7 @@ def build_depthwise_pairs(isa: Any, spec: PairSaturatedDepthwiseSpec) -> PrimFun
 
 
 def pack_depthwise_pairs(
-    isa: Any,
+    isa: Isa,
     spec: PairSaturatedDepthwiseSpec,
     weight: Weight,
     in_zero_point: int,
@@ -87,7 +88,7 @@ class _Nest:
     columns."""
 
     spec: PairSaturatedDepthwiseSpec
-    isa: Any
+    isa: Isa
     blocks: tuple[ChannelBlocks, ...]
     x: Buffer
     weight: Buffer
@@ -194,18 +195,18 @@ class _Nest:
         accumulators = [T.bind(load(self.init, first_lane + j * lanes, lanes)) for j in range(block.vectors)]
         for quad in range(quads_of(spec)):
             taps = [T.bind(load(rows, source + offset, size)) for offset in offsets[quad * QUAD : (quad + 1) * QUAD]]
-            for j, u8 in enumerate(_registers(self.isa.interleave(taps), block.vectors)):
-                s8 = load(self.weight, weights + (quad * block.vectors + j) * 64, 64)
+            for j, u8 in enumerate(_registers(self.isa.interleave(taps), block.vectors, lanes * QUAD)):
+                s8 = load(self.weight, weights + (quad * block.vectors + j) * lanes * QUAD, lanes * QUAD)
                 accumulators[j] = T.bind(self.isa.dot_saturating_pairs(accumulators[j], u8, s8))
         channels = min(size, spec.in_channels)
         order = self.isa.interleaved_order(block.vectors)
         self.epilogue.emit([accumulators], first_lane, self.out, [address], channels, order)
 
 
-def _registers(pieces: list[Expr], vectors: int) -> list[Expr]:
-    """Returns the four interleaved pieces as whole registers: 4 / vectors pieces to each."""
+def _registers(pieces: list[Expr], vectors: int, size: int) -> list[Expr]:
+    """Returns the four interleaved pieces as whole registers of `size` bytes: 4 / vectors pieces to each."""
     if vectors == len(pieces):
         return pieces
     each = len(pieces) // vectors
-    lanes = [T.int32(lane) for lane in range(64)]
+    lanes = [T.int32(lane) for lane in range(size)]
     return [T.bind(T.Shuffle(pieces[j * each : (j + 1) * each], lanes)) for j in range(vectors)]

@@ -9,6 +9,7 @@ import numpy as np
 
 from qtorch_relay._tvm import PrimFunc, T
 from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec, DynamicQuantizeSpec
+from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.pointwise import CodeWriter, round_to_s32
 from qtorch_relay.kernels.tir import (
     Buffer,
@@ -33,7 +34,7 @@ RUNS = 4
 """Vectors compared side by side: a minimum takes 4 cycles, two of them start in each."""
 
 
-def build_choose_qparams(isa: Any, spec: ChooseQparamsSpec) -> PrimFunc:
+def build_choose_qparams(isa: Isa, spec: ChooseQparamsSpec) -> PrimFunc:
     """Returns choose_qparams(x, scale, zero_point): numerics.dynamic.choose_scale of the range of x and 0.
 
     NaN is skipped. Which zero is found does not matter: the range is compared with 0 and divided, never printed.
@@ -53,7 +54,7 @@ def build_choose_qparams(isa: Any, spec: ChooseQparamsSpec) -> PrimFunc:
     return prim_func("choose_qparams", [("x", spec.shape, "float32"), *outputs], body)
 
 
-def _range(isa: Any, x: Buffer, size: int) -> tuple[Expr, Expr]:
+def _range(isa: Isa, x: Buffer, size: int) -> tuple[Expr, Expr]:
     """Returns the least and the greatest of 0 and so many elements."""
     lanes = isa.LANES if size >= isa.LANES else 1
     runs = RUNS if size >= RUNS * lanes and lanes > 1 else 1
@@ -92,7 +93,7 @@ def why_not_dynamic_quantize(spec: DynamicQuantizeSpec) -> str | None:
     return None
 
 
-def build_dynamic_quantize(isa: Any, spec: DynamicQuantizeSpec) -> PrimFunc:
+def build_dynamic_quantize(isa: Isa, spec: DynamicQuantizeSpec) -> PrimFunc:
     """Returns quantize(x, scale, zero_point, out): clamp(rne(x * (1 / scale) + zero point)), in one rounding or two.
 
     fused: NaN becomes the highest code. rounded: NaN becomes 0.

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from qtorch_relay.kernels.spec import CodeDtype, Conv2dSpec, Shape
+from qtorch_relay.kernels.spec import CodeDtype, Conv2dSpec, PairSums, Shape
 
 SumArithmetic: TypeAlias = Literal["fused", "rounded", "real"]
 """How int32 sums become floats, see numerics.dynamic.scale_sums."""
@@ -49,6 +49,7 @@ class DynamicDenseSpec:
     out_features: int
     arithmetic: SumArithmetic = "fused"
     relu: bool = False
+    pair_sums: PairSums = "s32"
 
     @property
     def in_shape(self) -> Shape:
@@ -87,4 +88,4 @@ class DynamicDenseSpec:
 
     def as_conv2d(self) -> Conv2dSpec:
         """Returns the 1x1 convolution over one row of pixels that computes the same sums."""
-        return Conv2dSpec(1, 1, self.rows, self.shape[-1], self.out_features, 1, 1)
+        return Conv2dSpec(1, 1, self.rows, self.shape[-1], self.out_features, 1, 1, pair_sums=self.pair_sums)

@@ -11,8 +11,10 @@ import numpy.typing as npt
 from qtorch_relay._tvm import PrimFunc, T
 from qtorch_relay.engine_constants import fixed_point_add_factors, mul_multiplier
 from qtorch_relay.errors import UnsupportedQuantSchemeError
+from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.pointwise import MIN_CHUNK_SIZE, CodeWriter, code_floats, round_to_s32, splat_at
 from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, MulSpec, QuantizeSpec
+from qtorch_relay.kernels.store_lanes import store_lanes
 from qtorch_relay.kernels.tir import Buffer, Expr, fma, load, prim_func, rounded_product, splat, store, vector
 from qtorch_relay.qparams import PerTensor, code_range
 
@@ -20,7 +22,7 @@ F32 = np.float32
 Arrays = list[npt.NDArray[Any]]
 
 
-def build_quantize(isa: Any, spec: QuantizeSpec) -> PrimFunc:
+def build_quantize(isa: Isa, spec: QuantizeSpec) -> PrimFunc:
     """Returns quantize(x, factors, out): clamp(rne(fma(x, 1 / scale, zero point))), NaN gives the highest code."""
     low, high = code_range(spec.out_dtype)
 
@@ -71,7 +73,7 @@ MAX_INTERLEAVED = 4
 """Most channels whose bytes are interleaved in a register: one int32 lane holds a pixel."""
 
 
-def _store_interleaved(isa: Any, out: Buffer, channels: list[Expr], address: Expr, dtype: str) -> None:
+def _store_interleaved(isa: Isa, out: Buffer, channels: list[Expr], address: Expr, dtype: str) -> None:
     """Writes the codes of 16 pixels, the channels of each side by side."""
     lanes = isa.LANES
     pixels = T.bitwise_and(channels[0], splat(T.int32(255), lanes))
@@ -80,7 +82,7 @@ def _store_interleaved(isa: Any, out: Buffer, channels: list[Expr], address: Exp
         pixels = T.bitwise_or(pixels, T.shift_left(byte, splat(T.int32(8 * index), lanes)))
     every_byte = T.bind(T.reinterpret(vector(dtype, 4 * lanes), pixels))
     kept = [4 * lane + byte for lane in range(lanes) for byte in range(len(channels))]
-    isa.store_lanes(out, every_byte, kept, address)
+    store_lanes(out, every_byte, kept, address)
 
 
 def pack_quantize(spec: QuantizeSpec, qparams: PerTensor) -> Arrays:
@@ -88,7 +90,7 @@ def pack_quantize(spec: QuantizeSpec, qparams: PerTensor) -> Arrays:
     return [np.array([F32(1) / F32(qparams.scale), qparams.zero_point], F32)]
 
 
-def build_dequantize(isa: Any, spec: DequantizeSpec) -> PrimFunc:
+def build_dequantize(isa: Isa, spec: DequantizeSpec) -> PrimFunc:
     """Returns dequantize(x, factors, out): scale * float(x - zero point)."""
 
     def body(x: Buffer, factors: Buffer, out: Buffer) -> None:
@@ -114,7 +116,7 @@ def pack_dequantize(spec: DequantizeSpec, qparams: PerTensor) -> Arrays:
     return [np.array([qparams.scale, qparams.zero_point], F32)]
 
 
-def build_add(isa: Any, spec: AddSpec) -> PrimFunc:
+def build_add(isa: Isa, spec: AddSpec) -> PrimFunc:
     """Returns add(lhs, rhs, factors, codes, out); see numerics.add_f32_fma and add_f32_scalar."""
 
     def body(lhs: Buffer, rhs: Buffer, factors: Buffer, codes: Buffer, out: Buffer) -> None:
@@ -176,7 +178,7 @@ def _codes(out: PerTensor, low: int | None, high: int | None) -> npt.NDArray[np.
     return np.array([out.zero_point, least if low is None else low, greatest if high is None else high], np.int32)
 
 
-def build_fixed_add(isa: Any, spec: FixedAddSpec) -> PrimFunc:
+def build_fixed_add(isa: Isa, spec: FixedAddSpec) -> PrimFunc:
     """Returns fixed_add(lhs, rhs, factors, codes, out); see numerics.add_fixed_point."""
 
     def body(lhs: Buffer, rhs: Buffer, factors: Buffer, codes: Buffer, out: Buffer) -> None:
@@ -215,7 +217,7 @@ def pack_fixed_add(
     return [np.array(factors, np.int32), _codes(out, low, high)]
 
 
-def build_mul(isa: Any, spec: MulSpec) -> PrimFunc:
+def build_mul(isa: Isa, spec: MulSpec) -> PrimFunc:
     """Returns mul(lhs, rhs, factors, codes, out); see numerics.mul_f32."""
 
     def body(lhs: Buffer, rhs: Buffer, factors: Buffer, codes: Buffer, out: Buffer) -> None:

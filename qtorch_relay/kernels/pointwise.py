@@ -1,18 +1,15 @@
-"""Loops over codes that are computed one by one: 64 at a time, the last ones again where 64 do not divide them."""
+"""Loops over codes that are computed one by one: a register of them at a time, the last ones twice if some are left."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from qtorch_relay._tvm import T
+from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.spec import CodeDtype
 from qtorch_relay.kernels.tir import Buffer, Expr, load, splat, store, vector
-
-BLOCK = 64
-"""Codes computed at once: one register of them, four registers of floats."""
 
 MAX_CHUNKS = 8
 
@@ -23,12 +20,17 @@ ValueAt = Callable[[Expr, int], Expr]
 """(index, lanes) -> what the codes there become: rounded int32 without the zero point."""
 
 
+def block_size(isa: Isa) -> int:
+    """Returns how many codes are computed at once: one register of them, four registers of floats."""
+    return 4 * isa.LANES
+
+
 def code_floats(codes: Buffer, index: Expr, lanes: int) -> Expr:
     """Returns consecutive codes as float32."""
     return T.Cast(vector("float32", lanes), T.Cast(vector("int32", lanes), load(codes, index, lanes)))
 
 
-def round_to_s32(isa: Any, value: Expr, lanes: int) -> Expr:
+def round_to_s32(isa: Isa, value: Expr, lanes: int) -> Expr:
     """Returns float32 rounded half to even; |value| < 2^31."""
     return isa.round_to_s32(value) if lanes == isa.LANES else T.Cast("int32", T.nearbyint(value))
 
@@ -36,7 +38,7 @@ def round_to_s32(isa: Any, value: Expr, lanes: int) -> Expr:
 class CodeWriter:
     """Emits loops that write codes: clamp(value + zero_point), saturated to the dtype."""
 
-    def __init__(self, isa: Any, out: Buffer, dtype: CodeDtype, zero_point: Expr | None, low: Expr, high: Expr) -> None:
+    def __init__(self, isa: Isa, out: Buffer, dtype: CodeDtype, zero_point: Expr | None, low: Expr, high: Expr) -> None:
         """zero_point, low, high: int32 scalars; None if the values contain the zero point."""
         self.isa, self.out, self.dtype = isa, out, dtype
         self.zero_point, self.low, self.high = zero_point, low, high
@@ -46,18 +48,21 @@ class CodeWriter:
         count = size - start
         if count <= 0:
             return
-        if count < BLOCK:
+        size_at_once = block_size(self.isa)
+        if count < size_at_once:
             self._one_by_one(start, size, value_at)
             return
-        blocks = -(-count // BLOCK)
+        blocks = -(-count // size_at_once)
         chunks = max(1, min(MAX_CHUNKS, count // MIN_CHUNK_SIZE))
         loop = T.parallel if chunks > 1 else T.serial
         with (
             loop(0, chunks) as chunk,
             T.serial(chunk * blocks // chunks, (chunk + 1) * blocks // chunks) as block,
         ):
-            index = T.min(start + block * BLOCK, size - BLOCK) if count % BLOCK else start + block * BLOCK
-            self.block(T.bind(index), BLOCK // self.isa.LANES, value_at)
+            index = start + block * size_at_once
+            if count % size_at_once:
+                index = T.min(index, size - size_at_once)
+            self.block(T.bind(index), size_at_once // self.isa.LANES, value_at)
 
     def block(self, index: Expr, vectors: int, value_at: ValueAt) -> None:
         """Writes the codes of some vectors."""
@@ -89,7 +94,7 @@ class CodeWriter:
         if channels < self.isa.LANES:
             self._one_by_one(start, start + channels, value_at)
             return
-        vectors = min(channels // self.isa.LANES, BLOCK // self.isa.LANES)
+        vectors = min(channels, block_size(self.isa)) // self.isa.LANES
         size = vectors * self.isa.LANES
         with T.serial(0, -(-channels // size)) as block:
             offset = T.min(block * size, channels - size) if channels % size else block * size

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay._tvm import PrimFunc, T
-from qtorch_relay.kernels.pointwise import BLOCK, MIN_CHUNK_SIZE, CodeWriter, round_to_s32
+from qtorch_relay.kernels.isa import Isa
+from qtorch_relay.kernels.pointwise import MIN_CHUNK_SIZE, CodeWriter, block_size, round_to_s32
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
 from qtorch_relay.kernels.tir import (
     Buffer,
@@ -54,7 +55,7 @@ def _loop(spec: MaxPool2dSpec | AvgPool2dSpec) -> Any:
     return T.parallel if work >= 4 * MIN_CHUNK_SIZE else T.serial
 
 
-def build_max_pool2d(isa: Any, spec: MaxPool2dSpec) -> PrimFunc:
+def build_max_pool2d(isa: Isa, spec: MaxPool2dSpec) -> PrimFunc:
     """Returns max_pool2d(x, out)."""
     lowest = code_range(spec.dtype)[0]
     pointwise = _windows_meet_image(spec)
@@ -80,7 +81,8 @@ def build_max_pool2d(isa: Any, spec: MaxPool2dSpec) -> PrimFunc:
                         best = codes if best is None else T.max(best, codes)
                 store(out, best, out_start + channel, lanes)
 
-            lanes = next((size for size in (BLOCK, BLOCK // 2, BLOCK // 4) if size <= spec.channels), 1)
+            whole = block_size(isa)
+            lanes = next((size for size in (whole, whole // 2, whole // 4) if size <= spec.channels), 1)
             with T.serial(0, -(-spec.channels // lanes)) as block:
                 maximum(T.bind(T.min(block * lanes, spec.channels - lanes)), lanes)
 
@@ -123,7 +125,7 @@ def max_pool2d_reference(spec: MaxPool2dSpec, x: npt.NDArray[Any]) -> npt.NDArra
     return out
 
 
-def build_avg_pool2d(isa: Any, spec: AvgPool2dSpec) -> PrimFunc:
+def build_avg_pool2d(isa: Isa, spec: AvgPool2dSpec) -> PrimFunc:
     """Returns avg_pool2d(x, factors, codes, out)."""
     low, high = code_range(spec.dtype)
 
@@ -161,7 +163,7 @@ def build_avg_pool2d(isa: Any, spec: AvgPool2dSpec) -> PrimFunc:
                 with T.serial(0, spec.channels) as channel:
                     block(channel, 1, 1)
                 return
-            vectors = min(spec.channels // isa.LANES, BLOCK // isa.LANES)
+            vectors = min(spec.channels, block_size(isa)) // isa.LANES
             size = vectors * isa.LANES
             with T.serial(0, -(-spec.channels // size)) as index:
                 block(T.bind(T.min(index * size, spec.channels - size)), vectors, isa.LANES)
@@ -175,7 +177,7 @@ def build_avg_pool2d(isa: Any, spec: AvgPool2dSpec) -> PrimFunc:
     return prim_func("avg_pool2d", arguments, body)
 
 
-def _mean(isa: Any, spec: AvgPool2dSpec, total: Expr, offset: Expr, factor: Expr, zero_point: Expr, lanes: int) -> Expr:
+def _mean(isa: Isa, spec: AvgPool2dSpec, total: Expr, offset: Expr, factor: Expr, zero_point: Expr, lanes: int) -> Expr:
     """Returns the mean of windows as rounded int32."""
     scale = splat(factor, lanes)
     shift = splat(T.Cast("float32", zero_point), lanes)

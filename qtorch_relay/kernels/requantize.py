@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from qtorch_relay._tvm import T
 from qtorch_relay.errors import UnsupportedQuantSchemeError
+from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.spec import CodeDtype, RealRequantize, Requantization, RequantizeParams, Vector
 from qtorch_relay.kernels.tir import Buffer, BufferDecl, Expr, fma, load, rounded_product, splat
 
@@ -84,7 +85,7 @@ class Epilogue:
 
     def __init__(
         self,
-        isa: Any,
+        isa: Isa,
         kind: Requantization,
         dtype: CodeDtype,
         channels: int,

@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 CodeDtype: TypeAlias = Literal["uint8", "int8"]
 Requantization: TypeAlias = Literal["accumulator", "fused", "real"]
+PairSums: TypeAlias = Literal["s32", "s16"]
+"""What is known to hold the sum of two products next to each other, for every code the input can have."""
+
 Shape: TypeAlias = tuple[int, ...]
 Vector: TypeAlias = npt.NDArray[np.float32]
 
@@ -35,6 +38,7 @@ class Conv2dSpec:
     in_dtype: CodeDtype = "uint8"
     out_dtype: CodeDtype = "uint8"
     requantize: Requantization = "accumulator"
+    pair_sums: PairSums = "s32"
 
     def __post_init__(self) -> None:
         if self.in_channels % self.groups or self.out_channels % self.groups:
@@ -113,6 +117,7 @@ class DenseSpec:
     in_dtype: CodeDtype = "uint8"
     out_dtype: CodeDtype = "uint8"
     requantize: Requantization = "accumulator"
+    pair_sums: PairSums = "s32"
 
     @property
     def in_shape(self) -> Shape:
@@ -152,6 +157,7 @@ class DenseSpec:
             in_dtype=self.in_dtype,
             out_dtype=self.out_dtype,
             requantize=self.requantize,
+            pair_sums=self.pair_sums,
         )
 
 

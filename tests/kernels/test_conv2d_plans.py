@@ -39,8 +39,8 @@ def test_every_tile_gives_the_same_codes(spec: Conv2dSpec, monkeypatch, compile_
     candidates = plans(spec)
     built = []
     for plan in candidates:
-        monkeypatch.setattr(conv2d, "plan_conv2d", lambda *_, plan=plan: plan)
-        monkeypatch.setattr(conv2d_pack, "plan_conv2d", lambda *_, plan=plan: plan)
+        monkeypatch.setattr(conv2d, "plan_for", lambda *_, plan=plan: plan)
+        monkeypatch.setattr(conv2d_pack, "plan_for", lambda *_, plan=plan: plan)
         built.append((kernel.build(spec), kernel.pack(spec, *constants)))
     compiled = compile_specs(replace(kernel, build=lambda i: built[i][0]), range(len(built)))
     for i, (plan, (_, packed)) in enumerate(zip(candidates, built, strict=True)):

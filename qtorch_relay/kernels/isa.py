@@ -1,0 +1,101 @@
+"""What the kernels ask of an instruction set: vectors of int32 lanes, dot products, rounding, packing, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from qtorch_relay.kernels.conv2d_tiling import DotCycles
+from qtorch_relay.kernels.spec import CodeDtype, PairSums
+from qtorch_relay.kernels.tir import Buffer, Expr
+
+DOT = 4
+"""Products one lane of a dot product adds."""
+
+
+class Dot(Protocol):
+    """How four products of u8 activations and s8 weights are added to each int32 lane, exactly.
+
+    It takes STEPS steps, each with its part of the activations and of the weights; the sum of a lane's parts is what
+    counts, so the steps may be far apart. form: how, in words for reports.
+    EXTRA_REGISTERS: live in a loop of dots beside the accumulators, a row of weights and one vector of activations.
+    CYCLES: what it takes, for the choice of tiles.
+    """
+
+    form: str
+    STEPS: int
+    EXTRA_REGISTERS: int
+    CYCLES: DotCycles
+
+    def weights(self, packed: Buffer, address: Expr, step: int) -> Expr:
+        """Returns a step's part of the 4 * LANES arranged weights at an address."""
+
+    def activations(self, u8: Expr, step: int) -> Expr:
+        """Returns a step's part of 4 * LANES activations."""
+
+    def add(self, accumulator: Expr, activations: Expr, weights: Expr) -> Expr:
+        """Returns the accumulator plus the products of a step's parts; wraps, never saturates."""
+
+    def arrange(self, weights: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        """Returns weights [..., LANES, 4] as `weights` reads them, flat."""
+
+
+class Isa(Protocol):
+    """An instruction set; vectors are LANES int32, LANES float32 or 4 * LANES codes.
+
+    NAME: of the kernels, as targets name them. REGISTERS: vectors held at once.
+    """
+
+    NAME: str
+    LANES: int
+    REGISTERS: int
+
+    def dot_for(self, pair_sums: PairSums) -> Dot:
+        """Returns the fastest dot product that is exact where sums of two products have these bounds."""
+
+    def dot_saturating_pairs(self, accumulator: Expr, u8: Expr, s8: Expr) -> Expr:
+        """Returns accumulator + sat16(u8[0] * s8[0] + u8[1] * s8[1]) + sat16(u8[2] * s8[2] + u8[3] * s8[3])."""
+
+    def activations(self, buffer: Buffer, index: Expr) -> Expr:
+        """Returns four consecutive u8 activations, repeated in every lane."""
+
+    def round_to_s32(self, value: Expr) -> Expr:
+        """Returns float32 rounded half to even; |value| < 2^31."""
+
+    def channel_order(self, vectors: int) -> npt.NDArray[np.int64]:
+        """Returns the channel within a block that each lane of its vectors holds, [vectors, LANES], such that
+        store_codes packs them best.
+        """
+
+    def interleave(self, rows: Sequence[Expr]) -> list[Expr]:
+        """Returns four u8 vectors of LANES, 2 * LANES or 4 * LANES channels interleaved, 4 bytes to a channel.
+
+        The parts, stored one after the other, fill one register for every LANES channels, in interleaved_order.
+        """
+
+    def interleaved_order(self, vectors: int) -> npt.NDArray[np.int64]:
+        """Returns the channel each lane holds after interleave, [vectors, LANES]."""
+
+    def store_codes(
+        self,
+        values: Sequence[Sequence[Expr]],
+        out: Buffer,
+        addresses: Sequence[Expr],
+        channels: int,
+        dtype: CodeDtype,
+        zero_point: Expr | None,
+        clamp: tuple[Expr, Expr],
+        order: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        """Writes the codes of a tile: clamp(values[pixel][vector] + zero_point) to out[addresses[pixel] + channel].
+
+        values: rounded int32, in channel_order unless another order is given, in which four lanes at a time hold four
+        consecutive channels. zero_point: int16 scalar, or None if already added. clamp: lowest and highest code,
+        scalars of dtype. channels: how many channels of the block exist.
+        """
+
+    def lookup(self, table: Buffer, indices: Expr) -> Expr:
+        """Returns the bytes of a 256-byte table at 4 * LANES indices."""

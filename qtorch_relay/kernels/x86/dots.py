@@ -1,0 +1,102 @@
+"""Dot products of x86: in one instruction where there is VNNI, else from products of pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from qtorch_relay._tvm import T
+from qtorch_relay.kernels.conv2d_tiling import ONE_INSTRUCTION, DotCycles
+from qtorch_relay.kernels.isa import DOT, Dot
+from qtorch_relay.kernels.tir import Buffer, Expr, intrinsic, lanes_of, load, splat, vector
+from qtorch_relay.kernels.x86.vectors import add_pairs, multiply_pairs_s16
+
+
+@dataclass(frozen=True)
+class OneStep(Dot):
+    """All four products at once, weights as the planner packs them."""
+
+    lanes: int
+    STEPS = 1
+
+    def weights(self, packed: Buffer, address: Expr, step: int) -> Expr:
+        """Returns the weights of a vector."""
+        return load(packed, address, DOT * self.lanes)
+
+    def activations(self, u8: Expr, step: int) -> Expr:
+        """Returns the activations as they are."""
+        return u8
+
+    def arrange(self, weights: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        """Returns the weights as they are."""
+        return weights.ravel()
+
+
+class Vnni(OneStep):
+    """vpdpbusd: four products summed into each lane."""
+
+    form = "vpdpbusd"
+    EXTRA_REGISTERS = 0
+    CYCLES = ONE_INSTRUCTION
+
+    def add(self, accumulator: Expr, activations: Expr, weights: Expr) -> Expr:
+        """Returns the accumulator plus four products; wraps, never saturates.
+
+        LLVM 22 gives vpdpbusd byte vectors: (int32x16, uint8x64, int8x64) -> int32x16.
+        """
+        name = f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}"
+        return intrinsic(vector("int32", self.lanes), name, accumulator, activations, weights)
+
+
+class PairsInS16(OneStep):
+    """vpmaddubsw, which saturates: for weights and activations of which no two products sum to more than int16."""
+
+    form = "products summed in int16, which provably hold them"
+    # vector of ones, and the products before they are added
+    EXTRA_REGISTERS = 2
+    CYCLES = DotCycles(2)
+
+    def add(self, accumulator: Expr, activations: Expr, weights: Expr) -> Expr:
+        """Returns the accumulator plus both pairs."""
+        return accumulator + add_pairs(multiply_pairs_s16(activations, weights), splat(T.int16(1), 2 * self.lanes))
+
+
+@dataclass(frozen=True)
+class WidenedPairs(Dot):
+    """Activations and weights widened to 16 bits, of which vpmaddwd adds two products to int32: exact for all codes.
+
+    The first step takes bytes 0 and 2 of each lane, the second bytes 1 and 3.
+    """
+
+    lanes: int
+    form = "products widened to int32"
+    STEPS = 2
+    # mask of the even bytes, and the products before they are added
+    EXTRA_REGISTERS = 2
+    CYCLES = DotCycles(2, 1)
+
+    def weights(self, packed: Buffer, address: Expr, step: int) -> Expr:
+        """Returns the two weights of each lane as s16."""
+        size = 2 * self.lanes
+        return T.Cast(vector("int16", size), load(packed, address + step * size, size))
+
+    def activations(self, u8: Expr, step: int) -> Expr:
+        """Returns the even or the odd bytes as s16: at most 255."""
+        size = lanes_of(u8) // 2
+        words = T.reinterpret(vector("uint16", size), u8)
+        if step == 0:
+            part = T.bitwise_and(words, splat(T.uint16(255), size))
+        else:
+            part = T.shift_right(words, splat(T.uint16(8), size))
+        return T.bind(T.reinterpret(vector("int16", size), part))
+
+    def add(self, accumulator: Expr, activations: Expr, weights: Expr) -> Expr:
+        """Returns the accumulator plus both products: at most 2 * 255 * 128."""
+        return accumulator + add_pairs(activations, weights)
+
+    def arrange(self, weights: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        """Returns [..., lane, 4] as flat [..., step, lane, 2]."""
+        by_step = weights.reshape(-1, self.lanes, 2, 2).transpose(0, 3, 1, 2)
+        return np.ascontiguousarray(by_step).ravel()
