@@ -23,6 +23,9 @@ TIR = (
     "qtorch_relay.tir.recurrent",
     "qtorch_relay.tir.linear_fp16",
     "qtorch_relay.tir.pair_sums",
+    "qtorch_relay.tir.functions",
+    "qtorch_relay.tir.softmax",
+    "qtorch_relay.tir.gelu",
 )
 
 # A layer may import from itself and from what is listed before it, never from what comes after.

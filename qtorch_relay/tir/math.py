@@ -36,7 +36,12 @@ def rounded_product(a: Expr, b: Expr) -> Expr:
 
     TVM compiles with LLVM's AllowFPOpFusion::Fast, which would make one fma of a * b + c; the fence is no instruction.
     """
-    return intrinsic(str(a.ty.dtype), "llvm.arithmetic.fence", a * b)
+    return rounded(a * b)
+
+
+def rounded(value: Expr) -> Expr:
+    """Returns a value that nothing sees through: TVM's simplifier takes (a + b) - a for b."""
+    return intrinsic(str(value.ty.dtype), "llvm.arithmetic.fence", value)
 
 
 def f32(value: float | np.floating[Any]) -> Expr:
@@ -91,6 +96,42 @@ def _exp_sleef(x: Expr, q: Expr) -> Expr:
 
 def _power_of_two(exponent: Expr) -> Expr:
     return T.reinterpret("float32", T.shift_left(exponent + T.int32(127), T.int32(23)))
+
+
+def emit_log_sleef(x: Expr) -> Expr:
+    """Returns float32 log(x) of x >= 1 within 1 ulp as SLEEF's Sleef_logf16_u10 computes it on AVX-512.
+
+    numerics.softmax.log_vector has the formula; pairs of numbers stand for their sum. Unlike the other functions this
+    one emits statements, into the function that is being built.
+    Source: SLEEF src/libm/sleefsimdsp.c xlogf_u1.
+    """
+    bits = T.reinterpret("int32", rounded_product(x, f32(1 / 0.75)))
+    exponent = T.bind(T.shift_right(bits, T.int32(23)) - T.int32(127))
+    m = T.bind(T.reinterpret("float32", T.reinterpret("int32", x) - T.shift_left(exponent, T.int32(23))))
+    e = T.bind(T.Cast("float32", exponent))
+    high = T.bind(rounded_product(f32(0.69314718246459960938), e))
+    low = T.bind(fma(f32(-1.904654323148236017e-09), e, fma(f32(0.69314718246459960938), e, -high)))
+    above, above_rest = _emit_two_sum(f32(-1), m)
+    below, below_rest = _emit_two_sum(f32(1), m)
+    inverse = T.bind(f32(1) / below)
+    q = T.bind(rounded_product(above, inverse))
+    rest = fma(-below_rest, inverse, fma(-below, inverse, f32(1)))
+    q_rest = T.bind(fma(q, rest, fma(above_rest, inverse, fma(inverse, above, -q))))
+    square = T.bind(rounded_product(q, q))
+    polynomial = fma(fma(f32(0.3027294874), square, f32(0.3996108174)), square, f32(0.6666694880))
+    small = T.bind(rounded_product(rounded_product(square, q), polynomial))
+    # twice a number is exact
+    total = T.bind(rounded(high + f32(2) * q))
+    total_rest = (((high - total) + f32(2) * q) + low) + f32(2) * q_rest
+    result = T.bind(rounded(total + small))
+    return T.Select(T.isnan(x), x, result + (((total - result) + small) + total_rest))
+
+
+def _emit_two_sum(a: Expr, b: Expr) -> tuple[Expr, Expr]:
+    """Returns a + b rounded, and what rounding lost, exactly."""
+    total = T.bind(rounded(a + b))
+    part = T.bind(rounded(total - a))
+    return total, T.bind((a - rounded(total - part)) + (b - part))
 
 
 # 2 ** (i / 32) rounded to float64, the table that exp_c looks up.

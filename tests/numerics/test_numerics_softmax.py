@@ -1,4 +1,5 @@
-"""quantized::softmax in numpy against PyTorch: outputs so fine that the last bits of the float softmax show."""
+"""softmax, log_softmax and quantized::softmax in numpy against PyTorch; the outputs of the last are so fine that the
+last bits of the float softmax show."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from qtorch_relay.capture.engine import quantized_engine
-from qtorch_relay.numerics.softmax import softmax, softmax_qnnpack
+from qtorch_relay.numerics.softmax import log_softmax_f32, softmax, softmax_f32, softmax_qnnpack
 from qtorch_relay.qparams import PerTensor, code_range
 
 pytestmark = pytest.mark.skipif(
@@ -45,3 +46,16 @@ def test_qnnpack_has_a_kernel_of_integers(shape: tuple[int, ...]) -> None:
             source = PerTensor(scale, 3, "uint8")
             expected = _pytorch(codes, source, axis, output, "qnnpack")
             np.testing.assert_array_equal(softmax_qnnpack(codes, source, axis), expected)
+
+
+@pytest.mark.parametrize("spread", [1e-3, 1.0, 30.0])
+@pytest.mark.parametrize("shape", [(400, 3), (400, 10), (200, 16), (200, 33), (50, 1000), (40, 9, 48), (40, 9, 35)])
+def test_float_softmax(shape: tuple[int, ...], spread: float) -> None:
+    x = (np.random.default_rng(shape[-1]).standard_normal(shape) * spread).astype(np.float32)
+    for axis in range(1, len(shape)):
+        np.testing.assert_array_equal(softmax_f32(x, axis), torch.from_numpy(x).softmax(axis).numpy())
+        ours, theirs = log_softmax_f32(x, axis), torch.from_numpy(x).log_softmax(axis).numpy()
+        # of the elements after the axis, those that fill no vector have another library's logarithm
+        exact = shape[-1] if axis == len(shape) - 1 else shape[-1] // 16 * 16
+        np.testing.assert_array_equal(ours[..., :exact], theirs[..., :exact])
+        assert (np.abs(ours - theirs) <= np.spacing(np.abs(theirs).max())).all()

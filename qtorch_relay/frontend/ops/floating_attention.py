@@ -14,9 +14,10 @@ import numpy as np
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
 from qtorch_relay.frontend.context import ImportContext, describe
-from qtorch_relay.frontend.ops.floating_elementwise import FLOAT_DTYPES, float_tensor
+from qtorch_relay.frontend.ops.floating_elementwise import FLOAT_DTYPES, float_tensor, gelu_of
 from qtorch_relay.frontend.ops.floating_matmul import emit_linear
 from qtorch_relay.frontend.ops.floating_norm import emit_layer_norm
+from qtorch_relay.frontend.ops.floating_softmax import softmax_of
 from qtorch_relay.frontend.registry import UP_TO_ORDER, converter
 from qtorch_relay.frontend.values import TensorValue
 from qtorch_relay.qnn.op_def import static_shape
@@ -64,11 +65,11 @@ def _weights(context: ImportContext, query: Any, key: Any, scale: float, allowed
     if allowed is not None:
         scores = context.emit(relax.op.where(allowed, scores, constant(-np.inf, dtype)))
     if added is None and allowed is None:
-        return context.emit(relax.op.nn.softmax(scores, -1))
+        return context.emit(softmax_of(scores, rank - 1))
     # TVM's maximum of -inf alone is the lowest finite number, where it starts
     lowest = constant(np.finfo(dtype).min, dtype)
     nothing = relax.op.less_equal(relax.op.max(scores, -1, keepdims=True), lowest)
-    return context.emit(relax.op.where(nothing, constant(0, dtype), relax.op.nn.softmax(scores, -1)))
+    return context.emit(relax.op.where(nothing, constant(0, dtype), context.emit(softmax_of(scores, rank - 1))))
 
 
 @converter("aten::_native_multi_head_attention", lowering="matmul, softmax, matmul", exact=UP_TO_ORDER)
@@ -152,7 +153,7 @@ def transformer_encoder_layer(context: ImportContext, node: Node) -> TensorValue
             [float_tensor(context, node, f"ffn_{kind}_{which}").expr for kind in ("weight", "bias")] for which in (1, 2)
         )
         hidden = emit_linear(context, expr, w1, b1, name)
-        activation = relax.op.nn.gelu if node.args["use_gelu"] else relax.op.nn.relu
+        activation = gelu_of if node.args["use_gelu"] else relax.op.nn.relu
         return emit_linear(context, context.emit(activation(hidden)), w2, b2, name)
 
     before = norm(source.expr, 1) if norm_first else source.expr

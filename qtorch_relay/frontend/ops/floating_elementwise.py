@@ -20,6 +20,7 @@ from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import TensorValue
 from qtorch_relay.qnn.op_def import static_shape
 from qtorch_relay.qnn.transform.rules.common import cast, constant, fused_multiply_add, product
+from qtorch_relay.tir import gelu as tir_gelu
 from qtorch_relay.tir import ops as tir_ops
 
 Number = bool | int | float
@@ -276,8 +277,14 @@ def _elu(context: ImportContext, node: Node, expr: Any) -> Any:
 
 
 def _gelu(context: ImportContext, node: Node, expr: Any) -> Any:
-    kinds = {"none": relax.op.nn.gelu, "tanh": relax.op.nn.gelu_tanh}
-    return kinds[str(context.argument(node, "approximate"))](expr)
+    if context.argument(node, "approximate") == "tanh":
+        return relax.op.nn.gelu_tanh(expr)
+    return gelu_of(expr)
+
+
+def gelu_of(expr: Any) -> Any:
+    """Returns the gelu of a float tensor by erf; of float32 PyTorch's to the last bit."""
+    return _by_dtype(expr, tir_gelu.gelu, relax.op.nn.gelu)
 
 
 def _threshold(context: ImportContext, node: Node, expr: Any) -> Any:
@@ -306,13 +313,3 @@ UNARY: dict[str, Unary] = {
     "tanh": lambda context, node, expr: _by_dtype(expr, tir_ops.tanh, relax.op.tanh),
     "threshold": _threshold,
 }
-
-
-@converter("aten::softmax.int", lowering="softmax of a float tensor", exact="within rounding: exp is another library's")
-def softmax(context: ImportContext, node: Node) -> TensorValue:
-    """aten::softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"""
-    value = context.tensor(node, "self")
-    if value.dtype not in FLOAT_DTYPES or node.args["dtype"] is not None:
-        raise context.unsupported(node, f"softmax of {describe(value)}; accepted are floats, without a dtype argument")
-    axis = context.integer(node, "dim") % len(value.shape)
-    return value.with_expr(context.emit(relax.op.nn.softmax(value.expr, axis), node.scope or "softmax"))

@@ -1,4 +1,4 @@
-"""Float functions of one tensor that no quantized tensor has: exp, log, sqrt, powers, softplus, log_softmax, ...
+"""Float functions of one tensor that no quantized tensor has: exp, log, sqrt, powers, softplus, ...
 
 Reciprocals and roundings are exact; exp, log, sin and their like come from another library than PyTorch's and may
 differ by a step of float32. So may sqrt: ours is correctly rounded, PyTorch's (Intel MKL's) is not.
@@ -132,15 +132,3 @@ def _power(context: ImportContext, expr: Any, exponent: float) -> Any:
         square = context.emit(relax.op.multiply(expr, expr))
         return square if exponent == 2 else relax.op.multiply(square, expr)
     return relax.op.power(expr, _number(expr, exponent))
-
-
-@converter("aten::log_softmax.int", "aten::_log_softmax", lowering="exp, sum and log", exact=LIBRARY)
-def log_softmax(context: ImportContext, node: Node) -> TensorValue:
-    """aten::log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"""
-    value = float_tensor(context, node, "self")
-    if node.args.get("dtype") is not None or node.args.get("half_to_float"):
-        raise context.unsupported(node, "a dtype argument")
-    axis = context.integer(node, "dim") % len(value.shape)
-    lowered = context.emit(relax.op.subtract(value.expr, relax.op.max(value.expr, axis, keepdims=True)))
-    total = context.emit(relax.op.log(relax.op.sum(relax.op.exp(lowered), axis, keepdims=True)))
-    return value.with_expr(context.emit(relax.op.subtract(lowered, total), node.scope or "log_softmax"))
