@@ -83,6 +83,11 @@ def set_threads(threads: int | None) -> None:
 
 
 def summarize_report(report: dict[str, Any]) -> list[str]:
-    """Returns the lines that tell what a compilation did: kernels by kind, then its messages."""
-    kernels = ", ".join(f"{count} x {name}" for name, count in dict(report.get("kernels", {})).items())
-    return [*([f"kernels: {kernels}"] if kernels else []), *map(str, report.get("messages", ()))]
+    """Returns the lines that tell what a compilation did: kernels by kind, forms of products, then its messages."""
+    counted = {title: dict(report.get(title, {})) for title in ("kernels", "products")}
+    lines = [
+        f"{title}: {', '.join(f'{count} x {name}' for name, count in counts.items())}"
+        for title, counts in counted.items()
+        if counts
+    ]
+    return [*lines, *map(str, report.get("messages", ()))]

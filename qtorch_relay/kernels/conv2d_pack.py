@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan, Reduction, plan_for
+from qtorch_relay.kernels.conv2d_plan import (
+    DOT_BYTES,
+    ChannelGroups,
+    Conv2dPlan,
+    Reduction,
+    channel_groups,
+    plan_for,
+    reduction_of,
+)
 from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.requantize import pack_requantize
 from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec, RequantizeParams
@@ -39,7 +47,7 @@ def pack_conv2d(
 
 def pack_weight(isa: Isa, spec: Conv2dSpec, plan: Conv2dPlan, weight: Weight, lanes: npt.NDArray[np.int64]) -> Weight:
     """Returns OIHW weights in the order the registers take them; lanes: the channel of every lane, -1 for padding."""
-    dots = weight_dots(_merge_groups(spec, plan, weight), plan.reduction)
+    dots = weight_dots(_merge_groups(spec, plan.groups, weight), plan.reduction)
     by_lane = np.zeros((lanes.size, *dots.shape[1:]), dtype=np.int8)
     by_lane[lanes >= 0] = dots[lanes[lanes >= 0]]
     by_group = by_lane.reshape(plan.groups.count, -1, *dots.shape[1:])
@@ -118,14 +126,20 @@ def weight_dots(weight: Weight, reduction: Reduction) -> Weight:
     return np.concatenate([by_run, gathered], axis=1)
 
 
-def _merge_groups(spec: Conv2dSpec, plan: Conv2dPlan, weight: Weight) -> Weight:
+def conv2d_dots(isa: Isa, spec: Conv2dSpec, weight: Weight) -> Weight:
+    """Returns OIHW weights as [O, dots, 4 bytes] of the kernel for an instruction set."""
+    groups = channel_groups(spec, isa.LANES)
+    return weight_dots(_merge_groups(spec, groups, weight), reduction_of(spec, groups))
+
+
+def _merge_groups(spec: Conv2dSpec, groups: ChannelGroups, weight: Weight) -> Weight:
     """Returns weights over the input channels of a merged group, zero between the groups merged."""
-    if plan.groups.merged == 1:
+    if groups.merged == 1:
         return weight
     group_in, group_out = spec.in_channels // spec.groups, spec.out_channels // spec.groups
-    wide = np.zeros((spec.out_channels, plan.groups.in_channels, *weight.shape[2:]), dtype=np.int8)
+    wide = np.zeros((spec.out_channels, groups.in_channels, *weight.shape[2:]), dtype=np.int8)
     for channel in range(spec.out_channels):
-        start = channel // group_out % plan.groups.merged * group_in
+        start = channel // group_out % groups.merged * group_in
         wide[channel, start : start + group_in] = weight[channel]
     return wide
 

@@ -74,6 +74,17 @@ def pack_depthwise(
     weight: [channels, 1, kernel_h, kernel_w] codes; packed [block][dot][vector][lane][4 rows], zero where no tap is.
     """
     plan = plan_depthwise(spec, isa.LANES, isa.REGISTERS)
+    taps = depthwise_dots(isa, spec, weight)
+    by_lane, lane_channels = pack_taps(isa, taps, plan.blocks)
+    packed = isa.dot_for(spec.pair_sums).arrange(by_lane.reshape(-1, isa.LANES, QUAD))
+    zero_point_u8 = in_zero_point + 128 if spec.in_dtype == "int8" else in_zero_point
+    init, bound = accumulator_start(weight.reshape(spec.in_channels, -1), zero_point_u8, bias_s32, lane_channels)
+    return [packed, init, *pack_requantize(requantize, bound, lane_channels, zero_point_u8)]
+
+
+def depthwise_dots(isa: Isa, spec: Conv2dSpec, weight: Weight) -> Weight:
+    """Returns weights [channels, 1, kernel_h, kernel_w] as [channels, dots of the plan, 4 rows], 0 where no tap is."""
+    plan = plan_depthwise(spec, isa.LANES, isa.REGISTERS)
     _, position = row_taps(spec, plan.rows)
     taps = np.zeros((spec.in_channels, len(plan.dots), QUAD), dtype=np.int8)
     for index, (row, column, quad) in enumerate(plan.dots):
@@ -81,11 +92,7 @@ def pack_depthwise(
             place = position[row, kernel_row]
             if place // QUAD == quad:
                 taps[:, index, place % QUAD] = weight[:, 0, kernel_row, column]
-    by_lane, lane_channels = pack_taps(isa, taps, plan.blocks)
-    packed = isa.dot_for(spec.pair_sums).arrange(by_lane.reshape(-1, isa.LANES, QUAD))
-    zero_point_u8 = in_zero_point + 128 if spec.in_dtype == "int8" else in_zero_point
-    init, bound = accumulator_start(weight.reshape(spec.in_channels, -1), zero_point_u8, bias_s32, lane_channels)
-    return [packed, init, *pack_requantize(requantize, bound, lane_channels, zero_point_u8)]
+    return taps
 
 
 def pack_taps(

@@ -53,6 +53,10 @@ class Isa(Protocol):
     LANES: int
     REGISTERS: int
 
+    @property
+    def distinguishes_pair_sums(self) -> bool:
+        """Whether dot_for returns another dot product where sums of two products stay in int16."""
+
     def dot_for(self, pair_sums: PairSums) -> Dot:
         """Returns the fastest dot product that is exact where sums of two products have these bounds."""
 

@@ -49,6 +49,7 @@ from qtorch_relay.kernels.elementwise import (
 )
 from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.lookup import build_lookup, lookup_reference, pack_lookup
+from qtorch_relay.kernels.pair_sums import refine_conv2d, refine_dense, refine_depthwise, refine_dynamic_dense
 from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, LookupSpec, MulSpec, QuantizeSpec
 from qtorch_relay.kernels.pool import (
     avg_pool2d_reference,
@@ -69,6 +70,21 @@ class NoKernelError(QTorchRelayError):
     """No kernel takes a spec on an ISA; the message has the reason of every row tried."""
 
 
+def _as_it_is(spec: Any, *_: Any) -> Any:
+    """Returns a spec to which constants add nothing."""
+    return spec
+
+
+def _no_form(_spec: Any) -> str | None:
+    """Returns None: there are no sums of products."""
+    return None
+
+
+def _form(isa: Isa, spec: Any) -> str | None:
+    """Returns in words how the products of a spec are computed."""
+    return isa.dot_for(spec.pair_sums).form
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A row of the table.
@@ -77,6 +93,8 @@ class Kernel:
     why_not: returns why a spec is refused, or None if it is taken.
     build: returns the PrimFunc (inputs, constants, outputs last); a pure function of the spec.
     pack: returns the constants, in argument order, as numpy arrays.
+    refine: returns the spec with what follows from (range of the first input's codes, *pack's other arguments).
+    form: returns in words how the products of a spec are computed, or None if it has none.
     reference: returns the output, or a tuple of several, as numpy, from the inputs and the same arguments as pack.
     arguments: returns random arguments (inputs, constants) from (spec, seed, extreme), for tests and benchmarks.
     cases: specs its tests run, tile boundaries and odd sizes among them.
@@ -93,6 +111,8 @@ class Kernel:
     arguments: Callable[[Any, int, bool], Arguments]
     cases: tuple[Any, ...]
     benchmarks: tuple[Any, ...]
+    refine: Callable[..., Any] = _as_it_is
+    form: Callable[[Any], str | None] = _no_form
 
 
 def _takes_all(spec: Any) -> str | None:
@@ -120,6 +140,8 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             arguments=matmul_arguments,
             cases=cases.DENSE,
             benchmarks=benchmarks.DENSE,
+            refine=partial(refine_dense, isa),
+            form=partial(_form, isa),
         ),
         Kernel(
             name=f"dense_dynamic_u8s8f32_{dot}__{suffix}",
@@ -132,6 +154,8 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             arguments=dynamic_dense_arguments,
             cases=cases.DYNAMIC_DENSE,
             benchmarks=benchmarks.DYNAMIC_DENSE,
+            refine=partial(refine_dynamic_dense, isa),
+            form=partial(_form, isa),
         ),
         Kernel(
             name=f"depthwise_u8s8s32_{dot}__{suffix}",
@@ -144,6 +168,8 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             arguments=matmul_arguments,
             cases=cases.DEPTHWISE,
             benchmarks=benchmarks.DEPTHWISE,
+            refine=partial(refine_depthwise, isa),
+            form=partial(_form, isa),
         ),
         Kernel(
             name=f"depthwise_pairs_u8s8s16s32_1{codes}__{suffix}",
@@ -168,6 +194,8 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             arguments=matmul_arguments,
             cases=cases.CONV2D,
             benchmarks=benchmarks.CONV2D,
+            refine=partial(refine_conv2d, isa),
+            form=partial(_form, isa),
         ),
         Kernel(
             name=f"quantize_f32_{codes}__{suffix}",

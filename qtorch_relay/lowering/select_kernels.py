@@ -9,10 +9,11 @@ from typing import Any
 
 from qtorch_relay._tvm import Call, is_constant, relax
 from qtorch_relay.errors import UnsupportedQuantSchemeError
-from qtorch_relay.kernels import NoKernelError, select
+from qtorch_relay.kernels import Kernel, NoKernelError, select
 from qtorch_relay.kernels.samples import of_one_sample
 from qtorch_relay.kernels.spec import outputs_of
 from qtorch_relay.kernels.tir import for_each_sample
+from qtorch_relay.lowering.code_range import range_of
 from qtorch_relay.lowering.match import KernelCall, Program, match_conv2d, match_dense
 from qtorch_relay.lowering.match_dynamic import match_choose_qparams, match_dynamic_dense, match_dynamic_quantize
 from qtorch_relay.lowering.match_pointwise import (
@@ -34,10 +35,12 @@ OPAQUE = 8  # TVM's kOpaque operator pattern: no generic pass fuses into or rewr
 class SelectionReport:
     """What was selected: how many calls of each kernel, and for each op left to generic code the reason.
 
+    products: how many calls compute sums of products in which way.
     specs: what was built for each call, by the number of the binding whose value it gives.
     """
 
     kernels: Counter[str] = field(default_factory=Counter)
+    products: Counter[str] = field(default_factory=Counter)
     refused: list[tuple[str, str]] = field(default_factory=list)
     specs: dict[int, Any] = field(default_factory=dict)
 
@@ -105,7 +108,7 @@ class _Emitter:
                 continue
             call = matcher(program, binding)
             if isinstance(call, KernelCall):
-                call = self._selectable(call)
+                call = self._selectable(program, call)
             if isinstance(call, str):
                 self.report.refused.append((str(binding.var.name), call))
             elif call is not None:
@@ -113,7 +116,7 @@ class _Emitter:
                 taken.update(done.var for done in (*call.inner, call.result))
         return calls
 
-    def _selectable(self, call: KernelCall) -> KernelCall | str:
+    def _selectable(self, program: Program, call: KernelCall) -> KernelCall | str:
         """Packs the call's constants, or returns why no kernel takes its spec or its numbers."""
         number = self.number[call.result.var]
         if self.samples is not None:
@@ -123,12 +126,23 @@ class _Emitter:
             call = replace(call, spec=one)
         try:
             kernel = select(self.isa, call.spec)
+            call = replace(call, spec=self._refined(program, kernel, call))
             self.constants[call.result.var] = kernel.pack(call.spec, *call.pack_arguments)
         except (NoKernelError, UnsupportedQuantSchemeError) as error:
             return str(error)
         self.report.kernels[kernel.name] += 1
+        form = kernel.form(call.spec)
+        if form is not None:
+            self.report.products[form] += 1
         self.report.specs[number] = call.spec
         return call
+
+    def _refined(self, program: Program, kernel: Kernel, call: KernelCall) -> Any:
+        """Returns the call's spec with what its constants and the range of its first input's codes tell."""
+        data = call.inputs[0]
+        if str(data.ty.dtype) not in ("uint8", "int8"):
+            return call.spec
+        return kernel.refine(call.spec, range_of(program, data), *call.pack_arguments)
 
     def _kernel_call(self, call: KernelCall) -> Any:
         kernel = select(self.isa, call.spec)

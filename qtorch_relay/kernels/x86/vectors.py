@@ -35,6 +35,11 @@ class X86(Isa):
         """128-bit parts of a register."""
         return self.LANES * DOT // QUARTER
 
+    @property
+    def distinguishes_pair_sums(self) -> bool:
+        """Whether dot_for returns another dot product where sums of two products stay in int16."""
+        return self.dots["s16"] != self.dots["s32"]
+
     def dot_for(self, pair_sums: PairSums) -> Dot:
         """Returns the fastest dot product that is exact where sums of two products have these bounds."""
         return self.dots[pair_sums]
@@ -190,7 +195,7 @@ class Vectors256(X86):
         found = None
         for row in range(16):
             entries = T.bind(load(table, row * QUARTER, QUARTER))
-            both = T.Shuffle([entries], [T.int32(lane % QUARTER) for lane in range(2 * QUARTER)])
+            both = T.Shuffle([entries, entries], [T.int32(lane) for lane in range(2 * QUARTER)])
             within = T.bitwise_xor(indices, splat(T.uint8(row * QUARTER), 32))
             index = intrinsic("uint8x32", "llvm.uadd.sat", within, splat(T.uint8(0x70), 32))
             picked = intrinsic("uint8x32", "llvm.x86.avx2.pshuf.b", both, index)
