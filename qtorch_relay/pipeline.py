@@ -259,5 +259,6 @@ def _report(selection: SelectionReport | None, target: Target, kernels: bool) ->
     return {
         "path": "kernels",
         "kernels": dict(selection.kernels),
+        "products": dict(selection.products),
         "messages": [f"{name} runs as generic code: {reason}" for name, reason in selection.refused],
     }
