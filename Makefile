@@ -15,7 +15,7 @@ help:
 	@echo "make zoo     every layer of the eight torchvision networks against PyTorch, all engines (long)"
 	@echo "make zoo-fx  eleven more of them, quantized by FX, with floats between the codes (long)"
 	@echo "make fuzz    random quantized networks against PyTorch, for MINUTES=10"
-	@echo "make bench   timings beside PyTorch's engines"
+	@echo "make bench   every bar: latency beside PyTorch, ONNX Runtime and OpenVINO, memory, start; an hour or more (BENCH=options)"
 	@echo "make clean   remove .venv and caches"
 
 demo: $(INSTALLED)
@@ -43,8 +43,9 @@ MINUTES ?= 10
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
+BENCH ?=
 bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks.compare_engines
+	$(BIN)/python -m benchmarks $(BENCH)
 
 install: $(INSTALLED)
 

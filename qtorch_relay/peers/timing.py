@@ -10,6 +10,7 @@ from qtorch_relay.errors import QTorchRelayError
 
 TURNS = 5
 WARM_UP_CALLS = 3
+WARM_UP_S = 0.5  # slow programs have fewer, at least one
 # Worker threads spin for a tenth of a second after their work is done; they must not spin into the next one's turn.
 REST_S = 0.3
 
@@ -23,16 +24,21 @@ def interleave(
 ) -> dict[str, list[float]]:
     """Returns the latencies of each program in milliseconds, at least rounds of them.
 
-    Each program has several turns of several calls, the first of a turn unmeasured; the programs take turns in order.
+    Each program has several turns of several calls, the first ones of a turn unmeasured; the programs take turns in
+    order.
     each is called after every turn.
     """
     latencies_ms: dict[str, list[float]] = {name: [] for name in calls}
     for name, call in [*calls.items()] * TURNS:
         time.sleep(REST_S)
-        for i in range(-WARM_UP_CALLS, -(-rounds // TURNS)):
+        turn = time.perf_counter()
+        for _ in range(WARM_UP_CALLS):
+            call()
+            if time.perf_counter() - turn > WARM_UP_S:
+                break
+        for _ in range(-(-rounds // TURNS)):
             start = time.perf_counter()
             call()
-            if i >= 0:
-                latencies_ms[name].append((time.perf_counter() - start) * 1e3)
+            latencies_ms[name].append((time.perf_counter() - start) * 1e3)
         each()
     return latencies_ms

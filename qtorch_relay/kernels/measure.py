@@ -1,0 +1,63 @@
+"""Latencies of kernels on this machine, and the peak of its dot products to hold them against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qtorch_relay import target
+from qtorch_relay._tvm import PrimFunc, T, tvm
+from qtorch_relay.kernels.spec import outputs_of
+from qtorch_relay.kernels.tir import get, load, prim_func, put, registers, splat, store
+from qtorch_relay.kernels.x86.isas import AVX512VNNI
+
+PEAK_STEPS, PEAK_REGISTERS = 10_000, 16
+CALLS = 3  # of one measurement; the evaluator loops in C++
+
+
+def timer(function: PrimFunc, arguments: Sequence[npt.NDArray[Any]], isa: str) -> Callable[[], float]:
+    """Returns a function that runs a PrimFunc, compiled for an ISA of this host, and returns its latency in seconds."""
+    module = tvm.compile(
+        tvm.IRModule({"kernel": function.with_attr("global_symbol", "kernel")}), target=target.resolve(isa).to_tvm()
+    )
+    tensors = [tvm.runtime.tensor(array) for array in arguments]
+    evaluator = module.mod.time_evaluator("kernel", tvm.cpu(), number=CALLS, repeat=1)
+    return lambda: evaluator(*tensors).results[0]
+
+
+def peak_timer() -> Callable[[], float]:
+    """Returns a timer of independent dot products between 512-bit registers, in seconds per multiply-accumulate.
+
+    The host has AVX512-VNNI.
+    """
+
+    def body(a: Any, b: Any, out: Any) -> None:
+        dot = AVX512VNNI.dot_for("s32")
+        accumulators = registers(PEAK_REGISTERS, "int32x16")
+        for accumulator in accumulators:
+            put(accumulator, splat(T.int32(0), 16))
+        u8, s8 = T.bind(load(a, 0, 64)), T.bind(load(b, 0, 64))
+        with T.serial(0, PEAK_STEPS):
+            for accumulator in accumulators:
+                put(accumulator, dot.add(get(accumulator), u8, s8))
+        for i, accumulator in enumerate(accumulators):
+            store(out, get(accumulator), i * 16, 16)
+
+    out = np.zeros(PEAK_REGISTERS * 16, np.int32)
+    function = prim_func("peak", [("a", (64,), "uint8"), ("b", (64,), "int8"), ("out", out.shape, "int32")], body)
+    run = timer(function, [np.ones(64, np.uint8), np.ones(64, np.int8), out], AVX512VNNI.NAME)
+    return lambda: run() / (PEAK_STEPS * PEAK_REGISTERS * 64)
+
+
+def describe(spec: Any) -> str:
+    """Returns a spec in one short line."""
+    if hasattr(spec, "kernel_h"):
+        groups = f" groups {spec.groups}" if spec.groups > 1 else ""
+        size = f"{spec.in_h}x{spec.in_w}x{spec.in_channels} -> {spec.out_channels}"
+        return f"{size}, {spec.kernel_h}x{spec.kernel_w} / {spec.stride[0]}{groups}, {spec.requantize}"
+    shape = getattr(spec, "in_shape", None) or spec.shape
+    outputs = " and ".join("x".join(map(str, shape)) or "1" for shape, _ in outputs_of(spec))
+    return f"{'x'.join(map(str, shape))} -> {outputs}"
