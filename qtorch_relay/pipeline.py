@@ -19,6 +19,7 @@ from qtorch_relay.frontend.interface import read_interface
 from qtorch_relay.frontend.pair import import_pair
 from qtorch_relay.generalize import dimension_names, generalize, instantiate, same_cuts, same_params
 from qtorch_relay.lowering.channels_last import convert_to_channels_last
+from qtorch_relay.lowering.fold_constants import FoldConstants
 from qtorch_relay.lowering.lift_constants import lift_constants
 from qtorch_relay.lowering.rebuild import bindings_of, op_name
 from qtorch_relay.lowering.select_kernels import Samples, SelectionReport, select_kernels
@@ -27,6 +28,7 @@ from qtorch_relay.qnn.verify import verify
 from qtorch_relay.runtime.build import build
 from qtorch_relay.runtime.compiled_model import CompiledModel
 from qtorch_relay.target import Target
+from qtorch_relay.tir.matmul import legalize_matmul
 
 # Sizes for which a model with a named dimension is imported and lowered: small ones show whether shapes grow evenly,
 # the large one whether a number of the model's own comes between, as in min(n, 20).
@@ -197,12 +199,13 @@ def _lower_qnn(
 
 
 def generic_passes() -> Any:
-    """TVM's own passes from plain Relax to fused TIR functions; kernels are opaque to them."""
+    """Passes from plain Relax to fused TIR functions, TVM's own but for one; kernels are opaque to them."""
     return tvm.transform.Sequential(
         [
             relax.transform.EliminateCommonSubexpr(),
+            FoldConstants(),
             # a reshape of dense memory is a view, which the virtual machine makes without code
-            relax.transform.LegalizeOps(skip_ops=["relax.reshape"]),
+            relax.transform.LegalizeOps({"relax.matmul": legalize_matmul}, skip_ops=["relax.reshape"]),
             relax.transform.AnnotateTIROpPattern(),
             relax.transform.FoldConstant(),
             relax.transform.FuseOps(),
