@@ -24,6 +24,7 @@ from qtorch_relay.runtime.linker import find_linker, link
 from qtorch_relay.runtime.specs import Dimension, TensorSpec
 from qtorch_relay.runtime.structure import Structure
 from qtorch_relay.target import Target, missing_on_host
+from qtorch_relay.tir.pipeline import NAME as TIR_PIPELINE
 
 
 class _BuiltProgram:
@@ -114,7 +115,7 @@ def build(
         returns_tuple = isinstance(mod["main"].ret_ty, relax.TupleType)
         structure = {"tuple": list(range(len(outputs)))} if returns_tuple else 0
     interface = Interface(inputs, outputs, structure, target, engine, report or {}, arguments)
-    executable = relax.build(mod, target=target.to_tvm(), relax_pipeline=relax_pipeline)
+    executable = relax.build(mod, target=target.to_tvm(), relax_pipeline=relax_pipeline, tir_pipeline=TIR_PIPELINE)
     program = _BuiltProgram(executable, target)
     if missing_on_host(target) is None:
         # Machine code is made now, so that the first call is as fast as the others.
