@@ -221,13 +221,21 @@ CASES: dict[str, Case] = {
     "norms": Case(
         lambda m, x: (
             m.a(x * 3 + 5),
-            m.b(x),
-            functional.layer_norm(x, (9, 8)),
-            m.c(x),
             functional.instance_norm(x),
             functional.group_norm(x, 2),
         ),
-        parts=lambda: {"a": _shaken(nn.LayerNorm(8)), "b": nn.LayerNorm((6, 9, 8)), "c": _shaken(nn.GroupNorm(3, 6))},
+        parts=lambda: {"a": _shaken(nn.GroupNorm(3, 6))},
+    ),
+    "layer_norms": Case(
+        lambda m, x: (
+            m.a(x * 3 + 5),
+            m.b(x),
+            functional.layer_norm(x[..., :5], (5,)),
+            functional.layer_norm(x, (9, 8), x[0, 0]),
+            functional.layer_norm(x, (9, 8), None, x[0, 0]),
+        ),
+        tolerance=EXACT,
+        parts=lambda: {"a": _shaken(nn.LayerNorm(8)), "b": _shaken(nn.LayerNorm((6, 9, 8)))},
     ),
     "choices": Case(
         lambda _, x, y: (

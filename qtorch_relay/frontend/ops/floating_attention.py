@@ -146,7 +146,7 @@ def transformer_encoder_layer(context: ImportContext, node: Node) -> TensorValue
 
     def norm(expr: Any, which: int) -> Any:
         weight, bias = (float_tensor(context, node, f"norm_{kind}_{which}").expr for kind in ("weight", "bias"))
-        return emit_layer_norm(context, expr, 1, weight, bias, context.number(node, "eps"), name)
+        return emit_layer_norm(context, expr, static_shape(weight), weight, bias, context.number(node, "eps"), name)
 
     def feed_forward(expr: Any) -> Any:
         (w1, b1), (w2, b2) = (

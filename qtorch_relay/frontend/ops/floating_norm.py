@@ -1,6 +1,7 @@
 """Normalizations of tensors that are not quantized.
 
-Moments are computed in float64 and rounded once: PyTorch's are sums of float32, in an order of their own.
+numerics/layer_norm.py has the arithmetic of layer_norm. The moments of the others are computed in float64 and rounded
+once: PyTorch's are sums of float32, in an order of their own.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from qtorch_relay.frontend.registry import UP_TO_ORDER, converter
 from qtorch_relay.frontend.values import TensorValue
 from qtorch_relay.qnn.op_def import static_shape
 from qtorch_relay.qnn.transform.rules.common import cast, constant
+from qtorch_relay.tir.layer_norm import layer_norm as tir_layer_norm
 
 
 @converter("aten::batch_norm", lowering="multiply and add of float tensors", exact="1 ulp in one of 2^28 values")
@@ -58,24 +60,30 @@ def _constant(context: ImportContext, node: Node, name: str) -> npt.NDArray[np.f
     raise context.unsupported(node, f"{name} must be a tensor of the model, found {describe(context.resolve(operand))}")
 
 
-@converter("aten::layer_norm", lowering="moments in float64, multiply and add", exact=UP_TO_ORDER)
+@converter("aten::layer_norm", lowering="moments in PyTorch's order, fused multiply-add")
 def layer_norm(context: ImportContext, node: Node) -> TensorValue:
     """aten::layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float
     eps=1e-05, bool cudnn_enable=True) -> Tensor
+
+    float64 within rounding.
     """
     value = float_tensor(context, node, "input")
     weight, bias = (_optional(context, node, name) for name in ("weight", "bias"))
-    rank = len(context.integers(node, "normalized_shape"))
+    shape = context.integers(node, "normalized_shape")
     name = node.scope or "layer_norm"
-    return value.with_expr(emit_layer_norm(context, value.expr, rank, weight, bias, context.number(node, "eps"), name))
+    return value.with_expr(emit_layer_norm(context, value.expr, shape, weight, bias, context.number(node, "eps"), name))
 
 
 def emit_layer_norm(
-    context: ImportContext, expr: Any, rank: int, weight: Any | None, bias: Any | None, eps: float, name: str
+    context: ImportContext, expr: Any, shape: Sequence[int], weight: Any | None, bias: Any | None, eps: float, name: str
 ) -> Any:
-    """Returns expr normalized over its last rank dimensions, times weight plus bias."""
-    total = len(static_shape(expr))
-    return emit_affine(context, normalize(context, expr, range(total - rank, total), eps), weight, bias, name)
+    """Returns expr normalized over its last dimensions, which have this shape, times weight plus bias."""
+    dtype, rank = str(expr.ty.dtype), len(static_shape(expr))
+    if dtype == "float32":
+        addend = constant(np.zeros(tuple(shape)), dtype) if bias is None else bias
+        return context.emit(tir_layer_norm(expr, weight, addend, eps), name)
+    normal = normalize(context, expr, range(rank - len(shape), rank), eps)
+    return emit_affine(context, normal, weight, bias, name)
 
 
 def normalize(context: ImportContext, expr: Any, axes: Sequence[int], eps: float) -> Any:
