@@ -262,6 +262,7 @@ def _report(selection: SelectionReport | None, target: Target, kernels: bool) ->
     return {
         "path": "kernels",
         "kernels": dict(selection.kernels),
+        "functions": selection.functions,
         "products": dict(selection.products),
         "messages": [f"{name} runs as generic code: {reason}" for name, reason in selection.refused],
     }

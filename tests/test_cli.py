@@ -249,6 +249,18 @@ def test_bench_of_a_bundle_has_no_peers(run: Run, bundle: Path) -> None:
     assert "PyTorch" not in answer.out
 
 
+def test_bench_of_the_layers(run: Run, model: Path, bundle: Path) -> None:
+    data = run("bench", model, *INPUT, *ENGINE, "--layers", "--rounds", 3, "--json").json()
+    assert all(layer["latency_us"] > 0 for layer in data["layers"])
+    if targets.resolve("host").kernels is not None:
+        convs = [layer for layer in data["layers"] if (layer["kernel"] or "").startswith("conv2d")]
+        assert [layer["macs"] for layer in convs][:1] == [8 * 8 * 9 * 16]
+    answer = run("bench", bundle, "--layers", "--rounds", 3)
+    assert answer.status == 0, answer.err
+    assert "of the time" in answer.out
+    assert "\na call: " in answer.out
+
+
 @pytest.mark.parametrize("more", [(), ("--portable",), ("--threads", 1)])
 def test_compare_finds_no_difference(run: Run, model: Path, more: tuple[object, ...]) -> None:
     answer = run("compare", model, *INPUT, *ENGINE, *more)

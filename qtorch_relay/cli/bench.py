@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import typer
 
 from qtorch_relay.cli.console import note, print_json, print_table, progress
+from qtorch_relay.cli.layer_times import LayerTimes, layer_times
 from qtorch_relay.cli.open_model import HOST, open_model
 from qtorch_relay.cli.options import Engine, Inputs, Json, TargetName, Threads, parse_inputs, set_threads
 from qtorch_relay.runtime import CompiledModel
@@ -33,11 +35,15 @@ def bench(
     peers: Annotated[
         bool, typer.Option(help="Time PyTorch, ONNX Runtime and OpenVINO beside it; those that take the model.")
     ] = True,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Time each layer of the program instead, and no peers.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Time a model beside PyTorch, ONNX Runtime and OpenVINO in one run, on seeded random inputs.
 
-    The programs take turns of several calls each; medians are told.
+    The programs take turns of several calls each; medians are told. --layers tells each layer's kernel, time,
+    multiply-accumulates and share of what the processor's dot products reach, in the order in which they run.
 
     Example: qtorch-relay bench resnet18.pt --input x:1,3,224,224 --threads 2
     """
@@ -47,6 +53,9 @@ def bench(
     infos = parse_inputs(model, inputs) if inputs else None
     compiled = open_model(model, infos, engine, target)
     arrays = _random_inputs(compiled)
+    if layers:
+        _print_layers(model, layer_times(compiled, arrays, rounds), threads, as_json)
+        return
     calls: Calls = {OURS: lambda: compiled.run_flat(arrays)}
     missing: dict[str, str] = {}
     if peers and model.suffix != ".qtr":
@@ -62,6 +71,30 @@ def bench(
     print_table(f"{model.name}, {threads} thread(s), median of {rounds} calls", ("program", "ms>", "times ours>"), rows)
     for name, reason in missing.items():
         note(f"{name}: {reason}")
+
+
+def _print_layers(model: Path, times: LayerTimes, threads: int | None, as_json: bool) -> None:
+    """Prints what each layer takes, and all of them."""
+    if as_json:
+        print_json({"threads": threads, **asdict(times)})
+        return
+    columns = ("layer", "kernel", "us>", "of the time>", "M MACs>", "of the peak>")
+    rows = [
+        (
+            layer.layer,
+            layer.kernel or "generic code",
+            f"{layer.latency_us:.1f}",
+            f"{layer.latency_us / times.latency_us:.1%}",
+            f"{layer.macs / 1e6:.2f}" if layer.macs else "",
+            "" if layer.share_of_peak is None else f"{layer.share_of_peak:.0%}",
+        )
+        for layer in times.layers
+    ]
+    print_table(f"{model.name}, {threads} thread(s)", columns, rows)
+    peak = (
+        "" if times.peak_gmacs is None else f", {times.share_of_peak:.0%} of the peak of {times.peak_gmacs:.0f} GMAC/s"
+    )
+    print(f"a call: {times.latency_us / 1e3:.3f} ms{peak}; its layers, one by one: {times.sum_us / 1e3:.3f} ms")
 
 
 def _random_inputs(compiled: CompiledModel) -> list[npt.NDArray[Any]]:

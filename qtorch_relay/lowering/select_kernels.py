@@ -10,6 +10,7 @@ from typing import Any
 from qtorch_relay._tvm import Call, is_constant, relax
 from qtorch_relay.errors import UnsupportedQuantSchemeError
 from qtorch_relay.kernels import Kernel, NoKernelError, select
+from qtorch_relay.kernels.measure import describe
 from qtorch_relay.kernels.samples import of_one_sample
 from qtorch_relay.kernels.spec import outputs_of
 from qtorch_relay.kernels.tir import for_each_sample
@@ -37,12 +38,14 @@ class SelectionReport:
 
     products: how many calls compute sums of products in which way.
     specs: what was built for each call, by the number of the binding whose value it gives.
+    functions: of each function that was built its kernel, its layer in words and its multiply-accumulates, by its name.
     """
 
     kernels: Counter[str] = field(default_factory=Counter)
     products: Counter[str] = field(default_factory=Counter)
     refused: list[tuple[str, str]] = field(default_factory=list)
     specs: dict[int, Any] = field(default_factory=dict)
+    functions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,10 @@ class _Emitter:
         kernel = select(self.isa, call.spec)
         if call.spec not in self.functions:
             function = self._build(kernel, call).without_attr("global_symbol").with_attr("op_pattern", OPAQUE)
-            self.functions[call.spec] = self.builder.add_func(function, kernel.name)
+            built = self.builder.add_func(function, kernel.name)
+            self.functions[call.spec] = built
+            told = {"kernel": kernel.name, "layer": describe(call.spec), "macs": getattr(call.spec, "macs", 0)}
+            self.report.functions[built.name_hint] = told
         constants = [relax.const(array, str(array.dtype)) for array in self.constants[call.result.var]]
         inputs = [self._renew(value) for value in (*call.inputs, *call.shared)]
         outputs = outputs_of(call.spec)

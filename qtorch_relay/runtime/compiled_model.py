@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from qtorch_relay.errors import BundleError, InvalidInputError
 from qtorch_relay.runtime import ffi, tensors
+from qtorch_relay.runtime.call_times import CallTime, call_times
 from qtorch_relay.runtime.interface import Golden, Interface, Program
 from qtorch_relay.runtime.specs import TensorSpec, empty_aligned
 from qtorch_relay.runtime.structure import flatten, unflatten
@@ -105,6 +106,16 @@ class CompiledModel:
         values = self._bind((), inputs, names) if isinstance(inputs, Mapping) else self._bind(tuple(inputs), {}, names)
         outputs = self._run(values)
         return tuple(tensors.to_numpy(output, spec) for output, spec in zip(outputs, self.outputs, strict=True))
+
+    def call_times(self, inputs: Sequence[npt.NDArray[Any]], runs: int = 30) -> list[CallTime]:
+        """Returns how long each function of the program takes on these inputs, call by call; medians over runs."""
+        arrays = [tensors.to_array(value, spec) for value, spec in zip(inputs, self.inputs, strict=True)]
+        self._check_sizes(arrays)
+        check_runnable(self.target)
+        prepare_thread()
+        worker = _Worker(self.program.module(), self._weight_tensors)
+        worker.fill(arrays)
+        return call_times(self.program.module(), worker.tensors, self._weight_tensors, runs)
 
     def self_test(self) -> None:
         """Runs the golden input and compares the output bit for bit.

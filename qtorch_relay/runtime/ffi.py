@@ -96,14 +96,19 @@ def without_scope_messages() -> Iterator[None]:
             os.write(_STDERR, b"".join(lines))
 
 
-def make_entry(module: Any, last_arguments: Sequence[Any] = ()) -> Callable[..., Any]:
+def make_entry(
+    module: Any, last_arguments: Sequence[Any] = (), instrument: Callable[..., Any] | None = None
+) -> Callable[..., Any]:
     """Returns the function "main" of a new virtual machine for a Relax executable; one thread at a time may call it.
 
     last_arguments: held by the machine and given after those of each call. Python hands over an argument in about a
     microsecond, and a network has hundreds of weights.
+    instrument: called before and after each call of a function: (function, name, before, result, *arguments).
     """
     machine = module["vm_load_executable"]()
     machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
+    if instrument is not None:
+        machine["set_instrument"](instrument)
     if last_arguments:
         include_return = True
         machine["save_function"]("main", _BOUND, include_return, *last_arguments)
