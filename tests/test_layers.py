@@ -26,6 +26,8 @@ TIR = (
     "qtorch_relay.tir.functions",
     "qtorch_relay.tir.softmax",
     "qtorch_relay.tir.gelu",
+    "qtorch_relay.tir.layer_norm",
+    "qtorch_relay.tir.matmul",
 )
 
 # A layer may import from itself and from what is listed before it, never from what comes after.
