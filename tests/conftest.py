@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
+
+# Tests have small tensors and several processes: further threads of PyTorch would spin, waiting, on the cores of the
+# other processes.
+torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
