@@ -63,6 +63,21 @@ def variable(dtype: str = "float32", lanes: int = 1) -> Any:
     return T.alloc_buffer((lanes,), dtype, scope="global")
 
 
+LANES = 16
+"""Elements of a vector that is written as such: LLVM makes what the target has of it."""
+
+
+def for_each(count: Any, emit: Callable[[Any], None]) -> None:
+    """Emits emit(i) for so many indices, in vectors and one by one for the rest.
+
+    LLVM does not make vectors of loops with the fence of tir.math.rounded by itself.
+    """
+    with T.serial(0, count // LANES) as block, T.vectorized(0, LANES) as lane:
+        emit(block * LANES + lane)
+    with T.serial(count // LANES * LANES, count) as i:
+        emit(i)
+
+
 PARALLEL_SIZE = 16384
 """Elements from which on threads share the work: waking one takes as long as a few thousand elements."""
 

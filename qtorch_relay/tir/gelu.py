@@ -20,14 +20,13 @@ from qtorch_relay.numerics.gelu import (
     ONE,
     SATURATED,
 )
-from qtorch_relay.tir.functions import call_function, flat, loop_of, product
+from qtorch_relay.tir.functions import LANES, call_function, flat, loop_of, product
 from qtorch_relay.tir.math import Expr, f32, fma, intrinsic
 from qtorch_relay.tir.ops import call_tir_op, define_tir_op
 
 Buffer = Any
 Number = Callable[[Any], Any]
 
-LANES = 16
 WIDTH = 2 * LANES  # two registers hold a row of the table
 
 _TABLE = np.zeros((len(GELU_COEFFICIENTS), WIDTH), np.float32)

@@ -9,7 +9,7 @@ from typing import Any
 
 from qtorch_relay._tvm import T, TensorType
 from qtorch_relay.numerics.layer_norm import CHUNK, LANES, levels
-from qtorch_relay.tir.functions import call_function, flat, loop_of, product, variable
+from qtorch_relay.tir.functions import call_function, flat, for_each, loop_of, product, variable
 from qtorch_relay.tir.math import Expr, f32, fma, rounded, rounded_product
 from qtorch_relay.tir.ops import call_tir_op, define_tir_op
 
@@ -44,11 +44,14 @@ def _legalize(builder: Any, call: Any) -> Expr:
             spread, inverse = variable(), variable()
             T.buffer_store(spread, squares[0] / f32(count) + f32(eps), [0])
             T.buffer_store(inverse, f32(1) / T.sqrt(spread[0]), [0])
-            with T.serial(0, count) as i:
+
+            def store(i: Expr) -> None:
                 centered, scale = source[start + i] - mean[0], inverse[0]
                 if factors is not None:
                     centered, scale = rounded_product(centered, scale), factors[i]
                 T.buffer_store(result, fma(centered, scale, addends[i]), [start + i])
+
+            for_each(count, store)
 
     return call_function(builder, "layer_norm", call.args, call.ty, body)
 

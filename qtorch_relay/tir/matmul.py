@@ -9,12 +9,11 @@ from typing import Any
 
 from qtorch_relay._tvm import Op, T, target_has_feature, tvm
 from qtorch_relay.dimensions import is_fixed
-from qtorch_relay.tir.functions import call_function, flat, loop_of, product
+from qtorch_relay.tir.functions import LANES, call_function, flat, loop_of, product
 from qtorch_relay.tir.math import Expr, f32, fma
 
 Buffer = Any
 
-LANES = 16
 # Rows and vectors of a tile: with 32 registers of 16 numbers, and with 16 of 8.
 WIDE_TILE, NARROW_TILE = (6, 4), (4, 1)
 

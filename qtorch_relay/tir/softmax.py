@@ -13,13 +13,11 @@ import numpy as np
 
 from qtorch_relay._tvm import T, TensorType, relax
 from qtorch_relay.tir import math as tir_math
-from qtorch_relay.tir.functions import call_function, flat, loop_of, product, variable
+from qtorch_relay.tir.functions import LANES, call_function, flat, for_each, loop_of, product, variable
 from qtorch_relay.tir.math import Expr, emit_log_sleef, exp_c, exp_sleef, f32
 from qtorch_relay.tir.ops import call_tir_op, define_tir_op
 
 Buffer = Any
-
-LANES = 16  # float32 numbers of an AVX-512 vector, whatever the target: they say in which order numbers are added
 
 
 def softmax(x: Expr, axis: int) -> Expr:
@@ -71,8 +69,7 @@ def _emit_rows(x: Buffer, out: Buffer, rows: Any, count: Any, logarithm: bool) -
         with T.serial(count // LANES * LANES, count) as i:
             T.buffer_store(greatest, T.max(x[start + i], greatest[0]), [0])
 
-        with T.serial(0, count) as i:
-            T.buffer_store(out, exp_sleef(x[start + i] - greatest[0]), [start + i])
+        for_each(count, lambda i: T.buffer_store(out, exp_sleef(x[start + i] - greatest[0]), [start + i]))
 
         with T.If(count < LANES):
             with T.Then():
@@ -91,12 +88,10 @@ def _emit_rows(x: Buffer, out: Buffer, rows: Any, count: Any, logarithm: bool) -
 
         if logarithm:
             T.buffer_store(total, emit_log_sleef(T.bind(total[0])), [0])
-            with T.serial(0, count) as i:
-                T.buffer_store(out, x[start + i] - greatest[0] - total[0], [start + i])
+            for_each(count, lambda i: T.buffer_store(out, x[start + i] - greatest[0] - total[0], [start + i]))
         else:
             T.buffer_store(total, f32(1) / total[0], [0])
-            with T.serial(0, count) as i:
-                T.buffer_store(out, out[start + i] * total[0], [start + i])
+            for_each(count, lambda i: T.buffer_store(out, out[start + i] * total[0], [start + i]))
 
 
 def _fold(lanes: Buffer, combine: Callable[[Expr, Expr], Expr]) -> None:
