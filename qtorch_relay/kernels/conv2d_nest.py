@@ -10,9 +10,22 @@ from typing import Protocol
 
 from qtorch_relay._tvm import T
 from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan
-from qtorch_relay.kernels.isa import Isa
+from qtorch_relay.kernels.isa import Dot, Isa
 from qtorch_relay.kernels.spec import Conv2dSpec
-from qtorch_relay.kernels.tir import Buffer, Expr, as_u8, get, load, prefetch, put, registers, scratch, store, vector
+from qtorch_relay.kernels.tir import (
+    Buffer,
+    Expr,
+    as_u8,
+    get,
+    lanes_of,
+    load,
+    prefetch,
+    put,
+    registers,
+    scratch,
+    store,
+    vector,
+)
 
 CACHE_LINE = 64
 
@@ -143,25 +156,50 @@ class Conv2dNest:
         tiling = self.plan.tiling
         return -(-tiling.groups // self.plan.bands) * tiling.tile_h + (tiling.last[0] if tiling.last else 0)
 
+    @property
+    def _dot(self) -> Dot:
+        return self.isa.dot_for(self.spec.pair_sums)
+
+    def _source_code(self, code_u8: Expr) -> Expr:
+        """Returns u8 codes in the dtype that dot products read."""
+        dtype = vector(self._dot.SOURCE, lanes_of(code_u8))
+        return code_u8 if dtype == str(code_u8.ty.dtype) else T.Cast(dtype, code_u8)
+
     def _input(self, image: Expr, first: Expr, rows: Expr) -> tuple[Buffer, Expr]:
         """Returns the buffer the reduction reads and the offset of the first input row of pixel group `first`."""
         spec, plan = self.spec, self.plan
         image_start = image * (spec.in_h * spec.in_w * spec.in_channels) if not plan.tiling.flat else 0
         if not plan.copies_input:
             return self.x, T.bind(image_start + first * self._group_in())
+        if plan.tiling.flat:
+            return self._copy_pixels(first, rows), T.int32(0)
         in_rows = (self._most_rows - 1) * spec.stride[0] + spec.span_h
         # runs under 4 bytes are read as 4
-        padded = scratch(in_rows * plan.row_pitch + DOT_BYTES, "uint8")
+        padded = scratch(in_rows * plan.row_pitch + DOT_BYTES, self._dot.SOURCE)
         top = T.bind(first * (plan.tiling.tile_h * spec.stride[0]) - spec.padding[0])
         with T.serial(0, (rows - 1) * spec.stride[0] + spec.span_h) as row:
             self._copy_row(padded, row, image_start, top + row)
         return padded, T.int32(0)
 
+    def _copy_pixels(self, first: Expr, rows: Expr) -> Buffer:
+        """Returns a copy of the pixels of a chunk, which lie one after the other in a flat tiling.
+
+        rows: groups of the chunk, and the pixels after the last group where it has them.
+        """
+        spec, tiling = self.spec, self.plan.tiling
+        most = self._most_rows * tiling.tile_w + (tiling.last[1] if tiling.last else 0)
+        copy = scratch(most * spec.in_channels, self._dot.SOURCE)
+        start = T.bind(first * self._group_in())
+        end = self.spec.batch * spec.in_h * spec.in_w * spec.in_channels
+        with T.serial(0, T.bind(T.min(rows * self._group_in(), end - start))) as i:
+            store(copy, self._source_code(as_u8(self.x[start + i])), i, 1)
+        return copy
+
     def _gather(self, source: Buffer, origin: Expr, rows: Expr) -> Buffer:
         """Returns the rests of the runs of all output pixels of a chunk, those of a dot side by side."""
         spec, plan, reduction = self.spec, self.plan, self.plan.reduction
         dots = len(reduction.gathered)
-        rests = scratch(self._most_rows * dots * spec.out_w * DOT_BYTES, "uint8")
+        rests = scratch(self._most_rows * dots * spec.out_w * DOT_BYTES, self._dot.SOURCE)
         with T.serial(0, rows) as row, T.serial(0, spec.out_w) as column:
             pixel = row * (spec.stride[0] * plan.row_pitch) + column * (spec.stride[1] * spec.in_channels)
             start = T.bind(origin + pixel + reduction.full_dots * DOT_BYTES)
@@ -172,7 +210,7 @@ class Conv2dNest:
                     value = load(source, start + kernel_row * (spec.dilation[0] * plan.row_pitch) + byte, 1)
                     code = T.bitwise_or(code, T.shift_left(T.Cast("int32", value), T.int32(shift)))
                 address = ((row * dots + index) * spec.out_w + column) * DOT_BYTES
-                store(rests, T.reinterpret("uint8x4", code), address, DOT_BYTES)
+                store(rests, self._source_code(T.reinterpret("uint8x4", code)), address, DOT_BYTES)
         return rests
 
     def _copy_row(self, padded: Buffer, row: Expr, image_start: Expr, in_row: Expr) -> None:
@@ -185,7 +223,7 @@ class Conv2dNest:
         def fill(offset: int, size: int) -> None:
             if size > 0:
                 with T.serial(0, size) as i:
-                    store(padded, self.epilogue.in_zero_point, start + offset + i, 1)
+                    store(padded, self._source_code(self.epilogue.in_zero_point), start + offset + i, 1)
 
         with T.If(T.And(in_row >= 0, in_row < spec.in_h)):
             with T.Then():
@@ -193,7 +231,7 @@ class Conv2dNest:
                 if middle > 0:
                     source = T.bind(image_start + in_row * (spec.in_w * spec.in_channels))
                     with T.serial(0, middle) as i:
-                        store(padded, as_u8(self.x[source + i]), start + left + i, 1)
+                        store(padded, self._source_code(as_u8(self.x[source + i])), start + left + i, 1)
                 fill(left + middle, plan.row_pitch - left - middle)
             with T.Else():
                 fill(0, plan.row_pitch)
@@ -237,7 +275,7 @@ class Conv2dNest:
     def _tile(self, chunk: Chunk, tile: _Tile, block: Block) -> None:
         """Emits one register tile: rows outer and columns inner, so that one broadcast and one row of weights live."""
         spec, plan, isa = self.spec, self.plan, self.isa
-        dot = isa.dot_for(spec.pair_sums)
+        dot = self._dot
         pixels = [(row, column) for row in range(tile.shape[0]) for column in range(tile.shape[1])]
         row_in, column_in = spec.stride[0] * plan.row_pitch, spec.stride[1] * spec.in_channels
         in_offsets = [row * row_in + column * column_in for row, column in pixels]
@@ -255,7 +293,7 @@ class Conv2dNest:
                 addresses = [run_weights + j * vector_bytes for j in range(block.vectors)]
                 weights = [T.bind(dot.weights(self.weight, address, step)) for address in addresses]
                 for offset, accumulator in zip(offsets, accumulators, strict=True):
-                    codes = dot.activations(T.bind(isa.activations(source, run + offset)), step)
+                    codes = T.bind(dot.broadcast(source, run + offset, step))
                     for j in range(block.vectors):
                         put(accumulator[j], dot.add(get(accumulator[j]), codes, weights[j]))
 

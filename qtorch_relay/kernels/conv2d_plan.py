@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from heapq import nsmallest
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from qtorch_relay.kernels.conv2d_tiling import (
-    ONE_INSTRUCTION,
-    DotCycles,
+    DotUnit,
     Tiling,
     ceil_div,
     choose_chunks,
@@ -26,8 +29,16 @@ DOT_BYTES = 4
 MAX_GATHERING_DOTS = 64
 """Reductions of more dots gain too little from gathered rests: the first layers of networks have fewer."""
 
+MAX_COPIED_BYTES = 256 << 10
+"""Most bytes of a copy with 16 bits each, where it can be cut into bands."""
+
 MAX_VECTORS = 6
 """Most vectors of output channels in a register tile."""
+
+Tiles: TypeAlias = tuple[int, int, Tiling]
+"""Images in the outer loop, vectors in each block, tiling."""
+
+_used_tiles: ContextVar[tuple[Mapping[Any, Tiles], dict[Any, DotUnit]] | None] = ContextVar("used_tiles", default=None)
 
 
 @dataclass(frozen=True)
@@ -161,48 +172,86 @@ def reduction_of(spec: Conv2dSpec, groups: ChannelGroups) -> Reduction:
 
 
 def plan_for(isa: Isa, spec: Conv2dSpec) -> Conv2dPlan:
-    """Returns the plan for an instruction set."""
+    """Returns the plan for an instruction set, with the tiles that `use_tiles` says if it says some."""
+    unit, used = dot_unit(isa, spec), _used_tiles.get()
+    if used is None:
+        return plan_conv2d(spec, unit)
+    chosen, asked = used
+    asked[isa.NAME, spec] = unit
+    return plan_conv2d(spec, unit, chosen.get((isa.NAME, spec)))
+
+
+@contextmanager
+def use_tiles(chosen: Mapping[tuple[str, Conv2dSpec], Tiles]) -> Iterator[Mapping[tuple[str, Conv2dSpec], DotUnit]]:
+    """Gives the kernels that are built and packed within the block these tiles, by instruction set and spec.
+
+    Yields what is asked for within the block, these or not. Tiles never change codes.
+    """
+    asked: dict[tuple[str, Conv2dSpec], DotUnit] = {}
+    token = _used_tiles.set((chosen, asked))
+    try:
+        yield asked
+    finally:
+        _used_tiles.reset(token)
+
+
+def dot_unit(isa: Isa, spec: Conv2dSpec) -> DotUnit:
+    """Returns what plans must know of the dot product that computes a spec."""
     dot = isa.dot_for(spec.pair_sums)
-    return plan_conv2d(spec, isa.LANES, isa.REGISTERS - dot.EXTRA_REGISTERS, dot.CYCLES)
+    registers = isa.REGISTERS - dot.EXTRA_REGISTERS
+    return DotUnit(isa.LANES, registers, dot.CYCLES, dot.WEIGHT_CYCLES, dot.STEPS, dot.SOURCE == "uint16")
 
 
-def plan_conv2d(spec: Conv2dSpec, lanes: int, registers: int, cycles: DotCycles = ONE_INSTRUCTION) -> Conv2dPlan:
-    """Returns the plan for vectors of `lanes` int32 accumulators in `registers` registers."""
-    batch, vectors, tiling = min(
-        tile_options(spec, lanes, registers), key=lambda option: _cost(spec, lanes, cycles, *option)
-    )
-    plan = make_plan(spec, lanes, batch, vectors, tiling)
+def plan_conv2d(spec: Conv2dSpec, unit: DotUnit, tiles: Tiles | None = None) -> Conv2dPlan:
+    """Returns the plan with these tiles, or with those of the least estimated time."""
+    lanes = unit.lanes
+    batch, vectors, tiling = tile_candidates(spec, unit, 1)[0] if tiles is None else tiles
+    plan = make_plan(spec, unit, batch, vectors, tiling)
+    copied = 0
+    if plan.copies_input:
+        copied = ((spec.out_h - 1) * spec.stride[0] + spec.span_h) * plan.row_pitch * (2 if unit.widens else 1)
     bands, channel_parts = choose_chunks(
         macs=spec.macs,
         batch=batch,
         pixel_groups=tiling.groups,
         channel_units=plan.groups.count if plan.groups.count > 1 else plan.blocks,
         weight_bytes=plan.padded_vectors * lanes * plan.reduction.dots * DOT_BYTES,
-        copy_bytes=((spec.out_h - 1) * spec.stride[0] + spec.span_h) * plan.row_pitch if plan.copies_input else 0,
+        copy_bytes=copied,
     )
+    if unit.widens:
+        # copies of a whole image would leave the second-level cache
+        images = spec.batch // batch
+        bands = max(bands, min(tiling.groups, ceil_div(copied * images, MAX_COPIED_BYTES)))
     return replace(plan, bands=bands, channel_parts=channel_parts)
 
 
-def make_plan(spec: Conv2dSpec, lanes: int, batch: int, vectors: int, tiling: Tiling) -> Conv2dPlan:
+def tile_candidates(spec: Conv2dSpec, unit: DotUnit, count: int) -> list[Tiles]:
+    """Returns the tiles with the least estimated time, best first."""
+    return nsmallest(count, tile_options(spec, unit), key=lambda tiles: _cost(spec, unit, *tiles))
+
+
+def make_plan(spec: Conv2dSpec, unit: DotUnit, batch: int, vectors: int, tiling: Tiling) -> Conv2dPlan:
     """Returns the plan with these tiles, in one chunk an image."""
-    groups = channel_groups(spec, lanes)
+    groups = channel_groups(spec, unit.lanes)
     reduction = reduction_of(spec, groups)
-    copies = _copies_input(spec, reduction)
-    blocks, rest = _blocks(groups, vectors, lanes)
+    copies = unit.widens or _copies_input(spec, reduction)
+    blocks, rest = _blocks(groups, vectors, unit.lanes)
     used_w = (spec.out_w - 1) * spec.stride[1] + spec.span_w
     row_pitch = (used_w if copies else spec.in_w) * spec.in_channels
     return Conv2dPlan(reduction, groups, batch, tiling, vectors, blocks, rest, copies, 1, 1, row_pitch)
 
 
-def tile_options(spec: Conv2dSpec, lanes: int, registers: int) -> list[tuple[int, int, Tiling]]:
-    """Returns every (batch, vectors per block, tiling) whose tiles fit the registers."""
-    groups = channel_groups(spec, lanes)
+def tile_options(spec: Conv2dSpec, unit: DotUnit) -> list[Tiles]:
+    """Returns every choice of tiles that fit the registers."""
+    groups = channel_groups(spec, unit.lanes)
     copies = _copies_input(spec, reduction_of(spec, groups))
     pointwise = spec.kernel_h == spec.kernel_w == 1 and spec.stride == (1, 1)
-    options = []
-    for vectors in range(1, min(ceil_div(groups.out_channels, lanes), MAX_VECTORS) + 1):
+    options: list[Tiles] = []
+    for vectors in range(1, min(ceil_div(groups.out_channels, unit.lanes), MAX_VECTORS) + 1):
         # all accumulators, one row of weights and one broadcast activation are live together
-        max_pixels = (registers - 1 - vectors) // vectors
+        max_pixels = (unit.registers - 1 - vectors) // vectors
+        if not max_pixels:
+            break
         options += [(spec.batch, vectors, tiling) for tiling in row_tilings(spec.out_h, spec.out_w, max_pixels)]
         if pointwise and not copies:
             # without padding and stride the pixels of all images are one sequence
@@ -215,18 +264,16 @@ def _copies_input(spec: Conv2dSpec, reduction: Reduction) -> bool:
     return any(spec.padding) or spec.in_dtype == "int8" or reduction.run < DOT_BYTES
 
 
-def _cost(
-    spec: Conv2dSpec, lanes: int, dot_cycles: DotCycles, batch: int, vectors: int, tiling: Tiling
-) -> tuple[float, int]:
+def _cost(spec: Conv2dSpec, unit: DotUnit, batch: int, vectors: int, tiling: Tiling) -> tuple[float, int]:
     """Returns (estimated cycles of a channel group, kinds of tiles)."""
-    groups = channel_groups(spec, lanes)
+    groups = channel_groups(spec, unit.lanes)
     dots = reduction_of(spec, groups).dots
-    blocks, rest = _blocks(groups, vectors, lanes)
+    blocks, rest = _blocks(groups, vectors, unit.lanes)
     real = spec.requantize == "real"
     cycles = 0.0
     for pixels, count in tiling.shapes:
-        cycles += batch * count * blocks * tile_cycles(pixels, vectors, dots, real, dot_cycles)
-        cycles += batch * count * tile_cycles(pixels, rest, dots, real, dot_cycles) if rest else 0
+        cycles += batch * count * blocks * tile_cycles(pixels, vectors, dots, real, unit)
+        cycles += batch * count * tile_cycles(pixels, rest, dots, real, unit) if rest else 0
     kinds = len(tiling.shapes) * (2 if rest else 1)
     # every kind of tile is its own code: half a percent for compile time and instruction cache
     return cycles * (1 + 0.005 * kinds), kinds

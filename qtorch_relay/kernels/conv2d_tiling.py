@@ -64,24 +64,28 @@ def flat_tilings(count: int, max_pixels: int) -> list[Tiling]:
 
 
 @dataclass(frozen=True)
-class DotCycles:
-    """About what a dot product takes, in cycles of a full-width unit.
+class DotUnit:
+    """What plans must know of an instruction set's dot product.
 
-    dot: the products of one vector. part: what is made of each vector of activations or weights before it.
+    lanes: int32 accumulators of a vector. registers: for accumulators, a row of weights and a vector of activations.
+    dot_cycles, weight_cycles: what the products of a vector take, and what is made of its weights before, where one
+    full-width instruction is one cycle. steps: how often activations and weights are loaded for a dot. widens:
+    activations are read with 16 bits each, from a copy.
     """
 
-    dot: float = 1.0
-    part: float = 0.0
-
-
-ONE_INSTRUCTION = DotCycles()
+    lanes: int
+    registers: int
+    dot_cycles: float = 1.0
+    weight_cycles: float = 0.0
+    steps: int = 1
+    widens: bool = False
 
 
 FIRST_CACHE_BYTES = 24 << 10
 """Weights of a block that stay in the first-level cache beside the activations."""
 
 
-def tile_cycles(pixels: int, vectors: int, dots: int, real: bool, cycles: DotCycles) -> float:
+def tile_cycles(pixels: int, vectors: int, dots: int, real: bool, unit: DotUnit) -> float:
     """Returns about how many cycles a register tile takes where one full-width dot product is one cycle.
 
     Measured on Zen 4. A dot has 4 cycles of latency, so fewer than 4 accumulators wait; each step loads a broadcast for
@@ -90,8 +94,8 @@ def tile_cycles(pixels: int, vectors: int, dots: int, real: bool, cycles: DotCyc
     """
     accumulators = pixels * vectors
     far = dots * vectors * 64 > FIRST_CACHE_BYTES
-    computing = accumulators * cycles.dot + (pixels + vectors) * cycles.part
-    per_dot = max(computing, 4, pixels + vectors, 2.1 * vectors if far else 0)
+    computing = accumulators * unit.dot_cycles + vectors * unit.weight_cycles
+    per_dot = max(computing, 4, unit.steps * (pixels + vectors), 2.1 * vectors if far else 0)
     epilogue = 2.9 + 0.1 * accumulators if real else 1.8 + 0.035 * accumulators
     epilogue += {0: 0.0, 1: 0.6, 2: 0.2, 3: 0.4}[vectors % 4]
     # the last term prefers fewer passes over the weights where all else is equal

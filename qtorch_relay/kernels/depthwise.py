@@ -76,7 +76,7 @@ def pack_depthwise(
     plan = plan_depthwise(spec, isa.LANES, isa.REGISTERS)
     taps = depthwise_dots(isa, spec, weight)
     by_lane, lane_channels = pack_taps(isa, taps, plan.blocks)
-    packed = isa.dot_for(spec.pair_sums).arrange(by_lane.reshape(-1, isa.LANES, QUAD))
+    packed = isa.dot_for(spec.pair_sums).arrange_for_registers(by_lane.reshape(-1, isa.LANES, QUAD))
     zero_point_u8 = in_zero_point + 128 if spec.in_dtype == "int8" else in_zero_point
     init, bound = accumulator_start(weight.reshape(spec.in_channels, -1), zero_point_u8, bias_s32, lane_channels)
     return [packed, init, *pack_requantize(requantize, bound, lane_channels, zero_point_u8)]

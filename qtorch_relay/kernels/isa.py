@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from qtorch_relay.kernels.conv2d_tiling import DotCycles
 from qtorch_relay.kernels.spec import CodeDtype, PairSums
 from qtorch_relay.kernels.tir import Buffer, Expr
 
@@ -22,25 +21,34 @@ class Dot(Protocol):
     It takes STEPS steps, each with its part of the activations and of the weights; the sum of a lane's parts is what
     counts, so the steps may be far apart. form: how, in words for reports.
     EXTRA_REGISTERS: live in a loop of dots beside the accumulators, a row of weights and one vector of activations.
-    CYCLES: what it takes, for the choice of tiles.
+    CYCLES, WEIGHT_CYCLES: what the products and what is made of a vector of weights before take, see DotUnit.
+    SOURCE: how broadcast reads u8 activations, with 16 bits each if widened.
     """
 
     form: str
     STEPS: int
     EXTRA_REGISTERS: int
-    CYCLES: DotCycles
+    CYCLES: float
+    WEIGHT_CYCLES: float
+    SOURCE: Literal["uint8", "uint16"]
 
     def weights(self, packed: Buffer, address: Expr, step: int) -> Expr:
         """Returns a step's part of the 4 * LANES arranged weights at an address."""
 
+    def broadcast(self, source: Buffer, index: Expr, step: int) -> Expr:
+        """Returns a step's part of four consecutive activations of a buffer of SOURCE, in every lane."""
+
     def activations(self, u8: Expr, step: int) -> Expr:
-        """Returns a step's part of 4 * LANES activations."""
+        """Returns a step's part of 4 * LANES activations in a register."""
 
     def add(self, accumulator: Expr, activations: Expr, weights: Expr) -> Expr:
         """Returns the accumulator plus the products of a step's parts; wraps, never saturates."""
 
     def arrange(self, weights: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-        """Returns weights [..., LANES, 4] as `weights` reads them, flat."""
+        """Returns weights [..., LANES, 4] as `weights` reads them for broadcast activations, flat."""
+
+    def arrange_for_registers(self, weights: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        """Returns weights [..., LANES, 4] as `weights` reads them for activations in a register, flat."""
 
 
 class Isa(Protocol):
@@ -62,9 +70,6 @@ class Isa(Protocol):
 
     def dot_saturating_pairs(self, accumulator: Expr, u8: Expr, s8: Expr) -> Expr:
         """Returns accumulator + sat16(u8[0] * s8[0] + u8[1] * s8[1]) + sat16(u8[2] * s8[2] + u8[3] * s8[3])."""
-
-    def activations(self, buffer: Buffer, index: Expr) -> Expr:
-        """Returns four consecutive u8 activations, repeated in every lane."""
 
     def round_to_s32(self, value: Expr) -> Expr:
         """Returns float32 rounded half to even; |value| < 2^31."""

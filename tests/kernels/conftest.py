@@ -94,3 +94,14 @@ def compiled_cases() -> Callable[[Kernel], Any]:
 @pytest.fixture(scope="session")
 def run_kernel() -> Callable[..., np.ndarray]:
     return run_guarded
+
+
+@pytest.fixture(scope="session")
+def target_assembly() -> Callable[[str, Any], str]:
+    """Returns the assembly of a function for a target, which the host need not run."""
+
+    def text(target: str, function: Any) -> str:
+        module = tvm.IRModule({"kernel": function.with_attr("global_symbol", "kernel")})
+        return tvm.compile(module, target=target_table.resolve(target).to_tvm()).mod.inspect_source("asm")
+
+    return text

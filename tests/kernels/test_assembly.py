@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from qtorch_relay.kernels.conv2d_plan import Conv2dPlan, plan_conv2d
+from qtorch_relay.kernels.conv2d_plan import plan_for
 from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec, DynamicDenseSpec, DynamicQuantizeSpec
 from qtorch_relay.kernels.spec import Conv2dSpec
-from qtorch_relay.kernels.table import select
+from qtorch_relay.kernels.table import ISAS, select
 
 ISA = "x86-avx512vnni"
+BY_NAME = {isa.NAME: isa for isa in ISAS}
+# (kernels' ISA, sums of pairs) -> instructions of a dot
+DOTS = {
+    ("x86-avx2", "s16"): ("vpmaddubsw", "vpmaddwd", "vpaddd"),
+    ("x86-avx2", "s32"): ("vpmaddwd", "vpaddd"),
+    ("x86-avxvnni", "s32"): ("vpdpbusd",),
+    ("x86-avx512", "s16"): ("vpmaddubsw", "vpmaddwd", "vpaddd"),
+    ("x86-avx512", "s32"): ("vpmaddwd", "vpaddd"),
+    ("x86-avx512vnni", "s32"): ("vpdpbusd",),
+}
+# loads of activations and weights, which may widen
+WEIGHTS = r"vmovdq|vmovup|vmovap|vpmovsxbw|vpbroadcastd"
 SHAPES = [
     Conv2dSpec(1, 56, 56, 64, 64, 3, 3, padding=(1, 1, 1, 1)),
     Conv2dSpec(1, 14, 14, 256, 256, 3, 3, padding=(1, 1, 1, 1)),
@@ -26,45 +39,64 @@ SHAPES = [
 DYNAMIC = [DynamicDenseSpec((128, 256), 256), DynamicDenseSpec((1, 256), 256), DynamicDenseSpec((3, 30, 64), 100)]
 
 
-def assembly(compile_specs, spec: Any) -> str:
-    return compile_specs(select(ISA, spec), [spec]).mod.inspect_source("asm")
+def assembly(compile_specs, spec: Any, isa: str = ISA) -> str:
+    return compile_specs(select(isa, spec), [spec]).mod.inspect_source("asm")
 
 
-def inner_loops(text: str) -> list[list[str]]:
+def inner_loops(text: str, instruction: str) -> list[list[str]]:
     """Returns the instructions of every loop of one basic block that has dot products."""
     found = []
     for block in re.split(r"^(?=\.LBB\d+_\d+:)", text, flags=re.M)[1:]:
         label = block[: block.index(":")]
         code = [line.strip() for line in block.splitlines()[1:] if line.startswith("\t") and not line.startswith("\t.")]
         jumps = [i for i, line in enumerate(code) if re.match(r"j\w+\s", line)]
-        if jumps and code[jumps[0]].split()[-1] == label and "vpdpbusd" in block:
+        if jumps and code[jumps[0]].split()[-1] == label and instruction in block:
             found.append(code[: jumps[0]])
     return found
 
 
+@pytest.mark.parametrize(("isa", "pair_sums"), DOTS, ids=lambda value: value)
 @pytest.mark.parametrize("spec", SHAPES, ids=lambda spec: f"{spec.in_h}x{spec.in_channels}-{spec.kernel_h}")
-def test_inner_loop_is_dot_products_without_spills(spec: Conv2dSpec, compile_specs) -> None:
-    _check_loops(plan_conv2d(spec, 16, 32), inner_loops(assembly(compile_specs, spec)))
+def test_inner_loop_is_dot_products_without_spills(spec: Conv2dSpec, isa, pair_sums, target_assembly) -> None:
+    spec = replace(spec, pair_sums=pair_sums)
+    kernel = select(isa, spec)
+    _check_loops(isa, spec, target_assembly(isa, kernel.build(spec)))
 
 
 @pytest.mark.parametrize("spec", DYNAMIC, ids=lambda spec: f"{spec.shape}-{spec.out_features}")
 def test_inner_loop_with_a_run_time_zero_point_is_no_other(spec: DynamicDenseSpec, compile_specs) -> None:
-    _check_loops(plan_conv2d(spec.as_conv2d(), 16, 32), inner_loops(assembly(compile_specs, spec)))
+    _check_loops(ISA, spec.as_conv2d(), assembly(compile_specs, spec))
 
 
-def _check_loops(plan: Conv2dPlan, loops: list[list[str]]) -> None:
+def _check_loops(isa: str, spec: Conv2dSpec, text: str) -> None:
+    """Checks that the loops over the reduction hold the dots of a register tile and nothing but what feeds them."""
+    instructions = DOTS[isa, spec.pair_sums]
+    loops = inner_loops(text, instructions[0])
     assert loops
+    plan = plan_for(BY_NAME[isa], spec)
     vectors = [count for count in (plan.vectors, plan.rest_vectors) if count]
     sizes = {pixels * count for pixels, _ in plan.tiling.shapes for count in vectors}
+    register = "%ymm" if BY_NAME[isa].LANES == 8 else "%zmm"
     for loop in loops:
-        dots = [line for line in loop if line.startswith("vpdpbusd")]
-        # LLVM may unroll a step
-        assert any(len(dots) % size == 0 for size in sizes)
-        assert all("%zmm" in line for line in dots)
+        dots = [line for line in loop if line.removeprefix("{vex}").strip().startswith(instructions)]
+        for instruction in instructions:
+            count = sum(instruction in line for line in dots)
+            # LLVM may unroll a step
+            assert any(count % size == 0 for size in sizes), (instruction, count, sizes)
+        assert all(register in line for line in dots)
         assert not [line for line in loop if "%rsp" in line]
-        others = [line for line in loop if not re.match(r"vpdpbusd|vpbroadcastd|vmovdq|vmovup|vmovap", line)]
-        # counting, and the address of a prefetch
-        assert len(others) <= 10
+        # counting, and the addresses of prefetches
+        assert len([line for line in loop if line not in dots and not re.match(WEIGHTS, line)]) <= 12
+
+
+@pytest.mark.parametrize("spec", SHAPES[:2], ids=lambda spec: f"{spec.in_h}x{spec.in_channels}-{spec.kernel_h}")
+def test_avxvnni_is_encoded_without_avx512(spec: Conv2dSpec, target_assembly) -> None:
+    text = target_assembly("x86-avxvnni", select("x86-avxvnni", spec).build(spec))
+    dots = re.findall(r"^\t(.*vpdpbusd.*)$", text, flags=re.M)
+    assert dots
+    assert all(dot.startswith("{vex}") and "%ymm" in dot for dot in dots)
+    # the registers that only AVX-512 can name
+    assert not re.search(r"%[xy]mm(1[6-9]|2\d|3[01])|%zmm|%k\d", text)
 
 
 @pytest.mark.parametrize(

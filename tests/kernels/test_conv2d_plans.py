@@ -9,10 +9,11 @@ import pytest
 
 from qtorch_relay.kernels import conv2d, conv2d_pack
 from qtorch_relay.kernels.conv2d_plan import Conv2dPlan, make_plan, plan_conv2d, tile_options
+from qtorch_relay.kernels.conv2d_tiling import DotUnit
 from qtorch_relay.kernels.spec import Conv2dSpec
 from qtorch_relay.kernels.table import KERNELS, Kernel, select
 
-LANES, REGISTERS = 16, 32
+UNIT = DotUnit(16, 32)
 PADDED = Conv2dSpec(2, 8, 4, 6, 104, 3, 3, padding=(1, 0, 1, 2))
 DIRECT = Conv2dSpec(2, 5, 7, 6, 104, 2, 3)
 POINTWISE = Conv2dSpec(1, 5, 7, 6, 104, 1, 1)
@@ -22,8 +23,8 @@ GROUPED = Conv2dSpec(1, 5, 7, 12, 120, 3, 3, padding=(1, 1, 1, 1), groups=3, req
 def plans(spec: Conv2dSpec) -> list[Conv2dPlan]:
     """Returns a third of all tiles, cut into chunks in different ways."""
     found = []
-    for index, option in enumerate(tile_options(spec, LANES, REGISTERS)):
-        plan = make_plan(spec, LANES, *option)
+    for index, option in enumerate(tile_options(spec, UNIT)):
+        plan = make_plan(spec, UNIT, *option)
         units = plan.groups.count if plan.groups.count > 1 else plan.blocks
         if index % 3 == 0:
             bands = min(1 + index // 3 % 3, plan.tiling.groups)
@@ -66,9 +67,9 @@ def test_plans_tried_reach_every_branch_of_the_loop_nest() -> None:
 def test_tiles_fit_the_registers() -> None:
     conv_kernels = [kernel for kernel in KERNELS if kernel.name.startswith("conv2d")]
     for spec in (spec for kernel in conv_kernels for spec in kernel.cases):
-        plan = plan_conv2d(spec, LANES, REGISTERS)
+        plan = plan_conv2d(spec, UNIT)
         for pixels, _ in plan.tiling.shapes:
-            assert pixels * plan.vectors + plan.vectors + 1 <= REGISTERS
+            assert pixels * plan.vectors + plan.vectors + 1 <= UNIT.registers
 
 
 def test_equal_plans_for_equal_specs() -> None:

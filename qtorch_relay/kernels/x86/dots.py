@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay._tvm import T
-from qtorch_relay.kernels.conv2d_tiling import ONE_INSTRUCTION, DotCycles
 from qtorch_relay.kernels.isa import DOT, Dot
 from qtorch_relay.kernels.tir import Buffer, Expr, intrinsic, lanes_of, load, splat, vector
 from qtorch_relay.kernels.x86.vectors import add_pairs, multiply_pairs_s16
@@ -20,10 +19,17 @@ class OneStep(Dot):
 
     lanes: int
     STEPS = 1
+    WEIGHT_CYCLES = 0.0
+    SOURCE = "uint8"
 
     def weights(self, packed: Buffer, address: Expr, step: int) -> Expr:
         """Returns the weights of a vector."""
         return load(packed, address, DOT * self.lanes)
+
+    def broadcast(self, source: Buffer, index: Expr, step: int) -> Expr:
+        """Returns four consecutive activations in every lane."""
+        four = T.reinterpret("int32", load(source, index, DOT))
+        return T.reinterpret(vector("uint8", DOT * self.lanes), splat(four, self.lanes))
 
     def activations(self, u8: Expr, step: int) -> Expr:
         """Returns the activations as they are."""
@@ -33,13 +39,17 @@ class OneStep(Dot):
         """Returns the weights as they are."""
         return weights.ravel()
 
+    def arrange_for_registers(self, weights: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        """Returns the weights as they are."""
+        return weights.ravel()
+
 
 class Vnni(OneStep):
     """vpdpbusd: four products summed into each lane."""
 
     form = "vpdpbusd"
     EXTRA_REGISTERS = 0
-    CYCLES = ONE_INSTRUCTION
+    CYCLES = 1.0
 
     def add(self, accumulator: Expr, activations: Expr, weights: Expr) -> Expr:
         """Returns the accumulator plus four products; wraps, never saturates.
@@ -56,7 +66,7 @@ class PairsInS16(OneStep):
     form = "products summed in int16, which provably hold them"
     # vector of ones, and the products before they are added
     EXTRA_REGISTERS = 2
-    CYCLES = DotCycles(2)
+    CYCLES = 2.0
 
     def add(self, accumulator: Expr, activations: Expr, weights: Expr) -> Expr:
         """Returns the accumulator plus both pairs."""
@@ -67,20 +77,28 @@ class PairsInS16(OneStep):
 class WidenedPairs(Dot):
     """Activations and weights widened to 16 bits, of which vpmaddwd adds two products to int32: exact for all codes.
 
-    The first step takes bytes 0 and 2 of each lane, the second bytes 1 and 3.
+    Each step takes two bytes of each lane: of broadcast activations the next two, of those in a register the even or
+    the odd ones, which are widened in one instruction.
     """
 
     lanes: int
     form = "products widened to int32"
     STEPS = 2
-    # mask of the even bytes, and the products before they are added
-    EXTRA_REGISTERS = 2
-    CYCLES = DotCycles(2, 1)
+    # the products before they are added
+    EXTRA_REGISTERS = 1
+    CYCLES = 2.0
+    WEIGHT_CYCLES = 1.0
+    SOURCE = "uint16"
 
     def weights(self, packed: Buffer, address: Expr, step: int) -> Expr:
         """Returns the two weights of each lane as s16."""
         size = 2 * self.lanes
         return T.Cast(vector("int16", size), load(packed, address + step * size, size))
+
+    def broadcast(self, source: Buffer, index: Expr, step: int) -> Expr:
+        """Returns two of four consecutive activations in every lane."""
+        two = T.reinterpret("int32", load(source, index + 2 * step, 2))
+        return T.reinterpret(vector("int16", 2 * self.lanes), splat(two, self.lanes))
 
     def activations(self, u8: Expr, step: int) -> Expr:
         """Returns the even or the odd bytes as s16: at most 255."""
@@ -98,5 +116,9 @@ class WidenedPairs(Dot):
 
     def arrange(self, weights: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
         """Returns [..., lane, 4] as flat [..., step, lane, 2]."""
-        by_step = weights.reshape(-1, self.lanes, 2, 2).transpose(0, 3, 1, 2)
+        by_step = weights.reshape(-1, self.lanes, 2, 2).transpose(0, 2, 1, 3)
         return np.ascontiguousarray(by_step).ravel()
+
+    def arrange_for_registers(self, weights: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        """Returns the same, the even weights of each lane in the first step."""
+        return self.arrange(weights[..., [0, 2, 1, 3]])

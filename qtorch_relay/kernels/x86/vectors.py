@@ -48,12 +48,6 @@ class X86(Isa):
         """Returns accumulator + sat16(u8[0] * s8[0] + u8[1] * s8[1]) + sat16(u8[2] * s8[2] + u8[3] * s8[3])."""
         return accumulator + add_pairs(multiply_pairs_s16(u8, s8), splat(T.int16(1), 2 * self.LANES))
 
-    def activations(self, buffer: Buffer, index: Expr) -> Expr:
-        """Returns four consecutive u8 activations, repeated in every lane."""
-        return T.reinterpret(
-            vector("uint8", DOT * self.LANES), splat(T.reinterpret("int32", load(buffer, index, DOT)), self.LANES)
-        )
-
     def channel_order(self, vectors: int) -> npt.NDArray[np.int64]:
         """Returns the channel within a block that each lane of its vectors holds, [vectors, LANES].
 
