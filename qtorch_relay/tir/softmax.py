@@ -13,7 +13,7 @@ import numpy as np
 
 from qtorch_relay._tvm import T, TensorType, relax
 from qtorch_relay.tir import math as tir_math
-from qtorch_relay.tir.functions import LANES, call_function, flat, for_each, loop_of, product, variable
+from qtorch_relay.tir.functions import LANES, call_function, flat, loop_of, product, variable
 from qtorch_relay.tir.math import Expr, emit_log_sleef, exp_c, exp_sleef, f32
 from qtorch_relay.tir.ops import call_tir_op, define_tir_op
 
@@ -69,7 +69,8 @@ def _emit_rows(x: Buffer, out: Buffer, rows: Any, count: Any, logarithm: bool) -
         with T.serial(count // LANES * LANES, count) as i:
             T.buffer_store(greatest, T.max(x[start + i], greatest[0]), [0])
 
-        for_each(count, lambda i: T.buffer_store(out, exp_sleef(x[start + i] - greatest[0]), [start + i]))
+        with T.serial(0, count) as i:
+            T.buffer_store(out, exp_sleef(x[start + i] - greatest[0]), [start + i])
 
         with T.If(count < LANES):
             with T.Then():
@@ -88,10 +89,12 @@ def _emit_rows(x: Buffer, out: Buffer, rows: Any, count: Any, logarithm: bool) -
 
         if logarithm:
             T.buffer_store(total, emit_log_sleef(T.bind(total[0])), [0])
-            for_each(count, lambda i: T.buffer_store(out, x[start + i] - greatest[0] - total[0], [start + i]))
+            with T.serial(0, count) as i:
+                T.buffer_store(out, x[start + i] - greatest[0] - total[0], [start + i])
         else:
             T.buffer_store(total, f32(1) / total[0], [0])
-            for_each(count, lambda i: T.buffer_store(out, out[start + i] * total[0], [start + i]))
+            with T.serial(0, count) as i:
+                T.buffer_store(out, out[start + i] * total[0], [start + i])
 
 
 def _fold(lanes: Buffer, combine: Callable[[Expr, Expr], Expr]) -> None:
