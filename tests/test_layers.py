@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("qtorch_relay.dimensions", "qtorch_relay.tir", "qtorch_relay.tir.math"),
     ("qtorch_relay.generalize",),
     ("qtorch_relay.numerics", "qtorch_relay.engine_constants", *TIR),
+    ("qtorch_relay.expressions",),
     ("qtorch_relay.runtime", "qtorch_relay.capture", "qtorch_relay.qnn", "qtorch_relay.kernels"),
     ("qtorch_relay.frontend", "qtorch_relay.lowering"),
     ("qtorch_relay.pipeline", "qtorch_relay.coverage"),

@@ -83,8 +83,7 @@ class Requantized:
     """A conv2d or dense with everything up to its codes.
 
     bias_s32: added to the accumulator, or None. result: the binding whose value the kernel gives. inner: the bindings
-    that
-    vanish into it.
+    that vanish into it.
     """
 
     operands: Operands

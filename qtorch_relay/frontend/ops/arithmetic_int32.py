@@ -13,10 +13,10 @@ from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
 from qtorch_relay.engine_constants import mul_multiplier
 from qtorch_relay.errors import UnsupportedQuantSchemeError
+from qtorch_relay.expressions import cast, constant, fused_multiply_add, round_value, shifted
 from qtorch_relay.frontend.context import ImportContext, location
 from qtorch_relay.frontend.values import QuantizedValue
 from qtorch_relay.qnn import dequantize, quantize
-from qtorch_relay.qnn.transform.rules.common import cast, constant, fused_multiply_add, round_value, shifted
 from qtorch_relay.qparams import PerTensor, code_range
 
 CAT_LANES = 8  # channels that PyTorch's channels-last concatenation takes at a time; the rest goes through scalar code

@@ -8,11 +8,11 @@ import numpy as np
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.expressions import cast, constant, round_value
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.fake_quantize import Parameter, along, parameter_of
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import TensorValue
-from qtorch_relay.qnn.transform.rules.common import cast, constant, round_value
 
 _HOW = "float ops; clamp(rne(x * (1 / scale)) + zero_point)"
 

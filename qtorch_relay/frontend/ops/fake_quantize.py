@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node, TensorConstant
+from qtorch_relay.expressions import cast, constant, round_value, rounded_product
 from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.registry import converter, refuse
 from qtorch_relay.frontend.values import TensorValue
-from qtorch_relay.qnn.transform.rules.common import cast, constant, round_value, rounded_product
 
 Parameter = npt.NDArray[Any] | TensorValue
 

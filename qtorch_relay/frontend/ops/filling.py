@@ -8,12 +8,12 @@ import numpy as np
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.expressions import constant, product, saturate
 from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.ops.conversion import QUANTIZED
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue
 from qtorch_relay.numerics.core import F32, quantize_f32_scalar
-from qtorch_relay.qnn.transform.rules.common import constant, product, saturate
 from qtorch_relay.qparams import PerTensor
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from qtorch_relay._tvm import relax
+from qtorch_relay.expressions import cast, constant, round_value, rounded_product
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.values import ChannelwiseValue, RunTimeQuantizedValue, TensorValue
 from qtorch_relay.qnn.op_def import static_shape
-from qtorch_relay.qnn.transform.rules.common import cast, constant, round_value, rounded_product
 from qtorch_relay.qparams import PerChannelFloat, code_range
 
 Parameters = Any  # float32 numbers of an array, or a run-time vector

@@ -13,6 +13,7 @@ import numpy as np
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.expressions import cast, constant
 from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.ops.floating_elementwise import FLOAT_DTYPES, float_tensor, gelu_of
 from qtorch_relay.frontend.ops.floating_matmul import emit_linear
@@ -21,7 +22,6 @@ from qtorch_relay.frontend.ops.floating_softmax import softmax_of
 from qtorch_relay.frontend.registry import UP_TO_ORDER, converter
 from qtorch_relay.frontend.values import TensorValue
 from qtorch_relay.qnn.op_def import static_shape
-from qtorch_relay.qnn.transform.rules.common import cast, constant
 
 # mask_type of aten::_native_multi_head_attention: what the dimensions of a mask are
 MASK_SHAPES = {0: "[L, S]", 1: "[N, S]", 2: "[N, heads, L, S]"}

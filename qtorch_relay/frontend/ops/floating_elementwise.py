@@ -15,11 +15,11 @@ import numpy as np
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node, TensorConstant
+from qtorch_relay.expressions import cast, constant, fused_multiply_add, product
 from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import TensorValue
 from qtorch_relay.qnn.op_def import static_shape
-from qtorch_relay.qnn.transform.rules.common import cast, constant, fused_multiply_add, product
 from qtorch_relay.tir import gelu as tir_gelu
 from qtorch_relay.tir import ops as tir_ops
 

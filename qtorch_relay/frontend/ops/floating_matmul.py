@@ -9,11 +9,11 @@ from typing import Any
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.expressions import constant
 from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.ops.floating_elementwise import FLOAT_DTYPES, float_tensor
 from qtorch_relay.frontend.registry import UP_TO_ORDER, converter
 from qtorch_relay.frontend.values import TensorValue
-from qtorch_relay.qnn.transform.rules.common import constant
 
 
 @converter("aten::linear", lowering="matmul of float tensors", exact=UP_TO_ORDER)

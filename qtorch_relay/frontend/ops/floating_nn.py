@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.expressions import along, constant
 from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.ops.floating_elementwise import FLOAT_DTYPES, float_tensor
 from qtorch_relay.frontend.registry import UP_TO_ORDER, converter
 from qtorch_relay.frontend.values import TensorValue
-from qtorch_relay.qnn.transform.rules.common import along, constant
 
 FLOAT32_TYPE, FLOAT64_TYPE = 6, 7  # torch.dtype as TorchScript stores it (c10/core/ScalarType.h)
 

@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node, TensorConstant
+from qtorch_relay.expressions import cast, constant
 from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.ops.floating_elementwise import float_tensor
 from qtorch_relay.frontend.registry import UP_TO_ORDER, converter
 from qtorch_relay.frontend.values import TensorValue
 from qtorch_relay.qnn.op_def import static_shape
-from qtorch_relay.qnn.transform.rules.common import cast, constant
 from qtorch_relay.tir.layer_norm import layer_norm as tir_layer_norm
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.expressions import cast, constant
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.floating_elementwise import float_tensor
 from qtorch_relay.frontend.registry import UP_TO_ORDER, converter
 from qtorch_relay.frontend.values import TensorValue
-from qtorch_relay.qnn.transform.rules.common import cast, constant
 
 
 @converter("aten::sum", "aten::sum.dim_IntList", lowering="sum in float64, rounded once", exact=UP_TO_ORDER)

@@ -8,6 +8,7 @@ from typing import Any
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.expressions import cast, constant
 from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.ops.filling import code_of
 from qtorch_relay.frontend.ops.floating_elementwise import Number, Operand, as_expr, common_dtype, read_operand
@@ -15,7 +16,6 @@ from qtorch_relay.frontend.ops.quantize import emit_dequantize
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 from qtorch_relay.qnn.op_def import static_shape
-from qtorch_relay.qnn.transform.rules.common import cast, constant
 
 
 @converter(

@@ -13,11 +13,11 @@ import numpy as np
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.expressions import cast, constant
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.floating_elementwise import float_tensor
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import TensorValue
-from qtorch_relay.qnn.transform.rules.common import cast, constant
 
 LIBRARY = "within rounding: exp, log, sin, sqrt, ... are another library's"
 

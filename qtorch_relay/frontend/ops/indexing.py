@@ -9,12 +9,12 @@ import numpy as np
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.expressions import constant
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.moves import Tensor, checked, chosen, permuted, reshaped, taken
 from qtorch_relay.frontend.registry import converter, refuse
 from qtorch_relay.frontend.values import TensorValue
 from qtorch_relay.qnn.op_def import static_shape
-from qtorch_relay.qnn.transform.rules.common import constant
 
 
 @converter("aten::index_select", lowering="take")

@@ -10,6 +10,7 @@ import numpy as np
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import LinearParams, Node
+from qtorch_relay.expressions import rounded_product
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.accumulator import layer_name
 from qtorch_relay.frontend.ops.linear_dynamic import apply_dynamic, linear_engine
@@ -17,7 +18,6 @@ from qtorch_relay.frontend.registry import converter, refuse
 from qtorch_relay.frontend.values import QuantizedValue, RunTimeQuantizedValue, TensorValue
 from qtorch_relay.qnn import quantize
 from qtorch_relay.qnn.op_def import as_scale, as_zero_point
-from qtorch_relay.qnn.transform.rules.common import rounded_product
 from qtorch_relay.tir.ops import tanh
 
 F32 = np.float32

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node, TensorConstant
+from qtorch_relay.expressions import cast, constant, fused_multiply_add, product, round_value, saturate, shifted
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.accumulator import clamp_below_zero
 from qtorch_relay.frontend.ops.arithmetic_int32 import refuse_int32
@@ -16,15 +17,6 @@ from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue
 from qtorch_relay.numerics.norm import LARGE_MAP, VECTOR_CODES, batch_norm_factors
 from qtorch_relay.qnn.op_def import static_shape
-from qtorch_relay.qnn.transform.rules.common import (
-    cast,
-    constant,
-    fused_multiply_add,
-    product,
-    round_value,
-    saturate,
-    shifted,
-)
 from qtorch_relay.qparams import PerTensor
 
 _BATCH_NORM_RANKS = {"batch_norm": (2, 3, 4, 5), "batch_norm1d": (2, 3), "batch_norm2d": (4,), "batch_norm3d": (5,)}

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from qtorch_relay._tvm import relax
+from qtorch_relay.expressions import constant, product, shifted
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.values import QuantizedValue
 from qtorch_relay.layout import Layout
 from qtorch_relay.numerics.sum import ordered_sum
 from qtorch_relay.qnn.op_def import static_shape
-from qtorch_relay.qnn.transform.rules.common import constant, product, shifted
 
 
 class _RelaxArrays:

@@ -12,11 +12,11 @@ import numpy as np
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.expressions import cast, constant
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.moves import permuted, reshaped, sliced
 from qtorch_relay.frontend.registry import converter, refuse
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
-from qtorch_relay.qnn.transform.rules.common import cast, constant
 
 
 @converter("aten::max", "aten::min", lowering="max of codes")

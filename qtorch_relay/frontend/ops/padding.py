@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.expressions import constant
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.filling import code_of
 from qtorch_relay.frontend.ops.moves import Tensor, sliced, taken
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue
-from qtorch_relay.qnn.transform.rules.common import constant
 
 Indices = npt.NDArray[np.int64]
 

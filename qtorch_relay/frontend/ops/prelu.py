@@ -6,12 +6,12 @@ import numpy as np
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.expressions import cast, constant, round_value, saturate, shifted
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.arithmetic_int32 import saturate_wide
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 from qtorch_relay.numerics.core import prelu_factors
-from qtorch_relay.qnn.transform.rules.common import cast, constant, round_value, saturate, shifted
 from qtorch_relay.qparams import PerTensor
 
 

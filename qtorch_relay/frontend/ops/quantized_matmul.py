@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.expressions import cast
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue
 from qtorch_relay.qnn import dequantize, quantize
-from qtorch_relay.qnn.transform.rules.common import cast
 
 
 @converter(

@@ -9,13 +9,13 @@ import numpy as np
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.expressions import cast, constant, fused_multiply_add, product, saturate
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.moves import taken
 from qtorch_relay.frontend.ops.window_means import by_lanes
 from qtorch_relay.frontend.registry import converter, refuse
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 from qtorch_relay.numerics.resize import BILINEAR_LANES, Between, between, nearest_index
-from qtorch_relay.qnn.transform.rules.common import cast, constant, fused_multiply_add, product, saturate
 
 _NO_KERNEL = "PyTorch has no kernel of it for quantized tensors"
 _SCATTERED = (

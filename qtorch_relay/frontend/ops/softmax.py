@@ -8,6 +8,7 @@ import numpy as np
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.expressions import cast, constant
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.arithmetic_int32 import refuse_int32
 from qtorch_relay.frontend.registry import converter
@@ -15,7 +16,6 @@ from qtorch_relay.frontend.values import QuantizedValue
 from qtorch_relay.numerics.softmax import LANES, QNNPACK_OUTPUT, exp_table, qnnpack_table
 from qtorch_relay.qnn import quantize
 from qtorch_relay.qnn.op_def import static_shape
-from qtorch_relay.qnn.transform.rules.common import cast, constant
 from qtorch_relay.qparams import code_range
 
 

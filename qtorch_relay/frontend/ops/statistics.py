@@ -15,6 +15,7 @@ import numpy as np
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
 from qtorch_relay.engine_constants import F32, qnnpack_mean_factor
+from qtorch_relay.expressions import cast, constant, product, saturate
 from qtorch_relay.frontend.context import ImportContext, wrapped_axis
 from qtorch_relay.frontend.ops import floating_nn
 from qtorch_relay.frontend.ops.ordered_sum import emit_addends, emit_ordered_sum
@@ -22,7 +23,6 @@ from qtorch_relay.frontend.ops.window_means import Mean, Window, emit_map_mean
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 from qtorch_relay.qnn import quantize
-from qtorch_relay.qnn.transform.rules.common import cast, constant, product, saturate
 from qtorch_relay.qnn.transform.rules.pooling import mean_of_sums
 from qtorch_relay.qparams import code_range
 

@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.expressions import constant, shifted
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.moves import reshaped
 from qtorch_relay.frontend.values import QuantizedValue
 from qtorch_relay.numerics.windows import Windows
 from qtorch_relay.qnn import avg_pool2d
-from qtorch_relay.qnn.transform.rules.common import constant, shifted
 from qtorch_relay.qnn.transform.rules.pooling import mean_of_sums
 
 

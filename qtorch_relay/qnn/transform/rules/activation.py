@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from qtorch_relay._tvm import relax
+from qtorch_relay.expressions import cast, constant
 from qtorch_relay.qnn.op_def import Expr, Operands
-from qtorch_relay.qnn.transform.rules.common import canonicalization, cast, constant
+from qtorch_relay.qnn.transform.rules.common import canonicalization
 from qtorch_relay.qnn.transform.rules.relay import (
     Parameters,
     fixed_point_multiply,

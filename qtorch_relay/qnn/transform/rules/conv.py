@@ -14,16 +14,10 @@ from typing import Any
 import numpy as np
 
 from qtorch_relay._tvm import constant_array, is_constant, relax
+from qtorch_relay.expressions import along, cast, constant, per_axis
 from qtorch_relay.qnn.op_def import Expr, Operands, is_run_time, static_shape
 from qtorch_relay.qnn.padding import pad_codes
-from qtorch_relay.qnn.transform.rules.common import (
-    along,
-    canonicalization,
-    cast,
-    constant,
-    per_axis,
-    shifted_operand,
-)
+from qtorch_relay.qnn.transform.rules.common import canonicalization, shifted_operand
 from qtorch_relay.tir.pair_sums import pair_saturated_sums
 
 

@@ -4,8 +4,9 @@ Relay."""
 from __future__ import annotations
 
 from qtorch_relay._tvm import relax
+from qtorch_relay.expressions import cast, constant, per_axis
 from qtorch_relay.qnn.op_def import Expr, Operands, is_run_time
-from qtorch_relay.qnn.transform.rules.common import canonicalization, cast, constant, per_axis
+from qtorch_relay.qnn.transform.rules.common import canonicalization
 
 
 @canonicalization("qnn.conv2d_transpose")

@@ -7,17 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from qtorch_relay._tvm import constant_array, relax
+from qtorch_relay.expressions import cast, constant, look_up, round_value, saturate, shifted
 from qtorch_relay.qnn.binary import side_axis
 from qtorch_relay.qnn.op_def import Expr, Operands, static_shape
-from qtorch_relay.qnn.transform.rules.common import (
-    canonicalization,
-    cast,
-    constant,
-    look_up,
-    round_value,
-    saturate,
-    shifted,
-)
+from qtorch_relay.qnn.transform.rules.common import canonicalization
 from qtorch_relay.qnn.transform.rules.relay import Parameters, requantize, requantize_or_upcast, saturate_int
 from qtorch_relay.qparams import code_range
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from qtorch_relay._tvm import relax
+from qtorch_relay.expressions import cast, per_axis, shifted
 from qtorch_relay.qnn.op_def import Expr, Operands
-from qtorch_relay.qnn.transform.rules.common import canonicalization, cast, per_axis, shifted
+from qtorch_relay.qnn.transform.rules.common import canonicalization
 
 
 @canonicalization("qnn.batch_matmul")

@@ -7,19 +7,11 @@ from typing import Any
 import numpy as np
 
 from qtorch_relay._tvm import relax
+from qtorch_relay.expressions import cast, constant, fused_multiply_add, product, round_value, saturate, shifted
 from qtorch_relay.qnn.conv import canonical_dims
 from qtorch_relay.qnn.op_def import Expr, Operands
 from qtorch_relay.qnn.pooling import pooled_extents
-from qtorch_relay.qnn.transform.rules.common import (
-    canonicalization,
-    cast,
-    constant,
-    fused_multiply_add,
-    product,
-    round_value,
-    saturate,
-    shifted,
-)
+from qtorch_relay.qnn.transform.rules.common import canonicalization
 from qtorch_relay.qnn.transform.rules.relay import Parameters, requantize_or_upcast, saturate_int
 
 

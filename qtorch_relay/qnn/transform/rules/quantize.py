@@ -5,23 +5,25 @@ from __future__ import annotations
 import numpy as np
 
 from qtorch_relay._tvm import relax
-from qtorch_relay.qnn.op_def import Expr, Operands, is_run_time
-from qtorch_relay.qnn.transform.rules import relay
-from qtorch_relay.qnn.transform.rules.common import (
-    canonicalization,
+from qtorch_relay.expressions import (
     cast,
     constant,
     fused_multiply_add,
     look_up,
-    operand_along,
     per_axis,
     product,
-    rank_and_axis,
     round_value,
     rounded_product,
     saturate,
     saturate_at,
     shifted,
+)
+from qtorch_relay.qnn.op_def import Expr, Operands, is_run_time
+from qtorch_relay.qnn.transform.rules import relay
+from qtorch_relay.qnn.transform.rules.common import (
+    canonicalization,
+    operand_along,
+    rank_and_axis,
     shifted_operand,
     wide_along,
 )

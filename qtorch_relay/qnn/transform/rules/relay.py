@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from qtorch_relay._tvm import relax
+from qtorch_relay.expressions import cast, constant, per_axis
 from qtorch_relay.qnn.op_def import Expr, Operands
 from qtorch_relay.qnn.requantize_config import UNSET, resolve
-from qtorch_relay.qnn.transform.rules.common import cast, constant, per_axis
 from qtorch_relay.qparams import code_range
 
 Array = np.ndarray[Any, Any]

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from qtorch_relay._tvm import relax
-from qtorch_relay.qnn.op_def import Expr, Operands
-from qtorch_relay.qnn.transform.rules.common import (
-    canonicalization,
+from qtorch_relay.expressions import (
     cast,
     constant,
     fused_multiply_add,
-    operand_along,
     per_axis,
     product,
-    rank_and_axis,
     round_value,
     saturate,
     shifted,
-    wide_along,
 )
+from qtorch_relay.qnn.op_def import Expr, Operands
+from qtorch_relay.qnn.transform.rules.common import canonicalization, operand_along, rank_and_axis, wide_along
 
 
 @canonicalization("qnn.requantize_add")

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qtorch_relay._tvm import is_constant, relax
+from qtorch_relay.expressions import cast, constant
 from qtorch_relay.qnn.op_def import Expr, Operands
 from qtorch_relay.qnn.simulated import DTYPES
-from qtorch_relay.qnn.transform.rules.common import canonicalization, cast, constant, operand_along, rank_and_axis
+from qtorch_relay.qnn.transform.rules.common import canonicalization, operand_along, rank_and_axis
 from qtorch_relay.qnn.transform.rules.relay import round_float
 from qtorch_relay.qparams import code_range
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from qtorch_relay.expressions import look_up
 from qtorch_relay.qnn.op_def import Expr, Operands
-from qtorch_relay.qnn.transform.rules.common import canonicalization, look_up
+from qtorch_relay.qnn.transform.rules.common import canonicalization
 from qtorch_relay.qnn.unary import FUNCTIONS, relay_table
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from qtorch_relay._tvm import relax
+from qtorch_relay.expressions import cast, constant, round_value, rounded_product
 from qtorch_relay.qnn.op_def import Expr, Operands
-from qtorch_relay.qnn.transform.rules.common import cast, constant, operand_along, round_value, rounded_product
+from qtorch_relay.qnn.transform.rules.common import operand_along
 from qtorch_relay.qparams import code_range
 
 
