@@ -3,7 +3,16 @@
 from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec, DynamicDenseSpec, DynamicQuantizeSpec
 from qtorch_relay.kernels.embedding import build_embedding_bag
 from qtorch_relay.kernels.embedding_spec import EmbeddingBagSpec
-from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, LookupSpec, MulSpec, QuantizeSpec
+from qtorch_relay.kernels.pointwise_spec import (
+    AddSpec,
+    ConcatenateSpec,
+    DequantizeSpec,
+    FixedAddSpec,
+    LookupSpec,
+    MulSpec,
+    Piece,
+    QuantizeSpec,
+)
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
 from qtorch_relay.kernels.spec import (
     AccumulatorRequantize,
@@ -20,6 +29,7 @@ __all__ = [
     "AddSpec",
     "AvgPool2dSpec",
     "ChooseQparamsSpec",
+    "ConcatenateSpec",
     "Conv2dSpec",
     "DenseSpec",
     "DequantizeSpec",
@@ -33,6 +43,7 @@ __all__ = [
     "MulSpec",
     "NoKernelError",
     "PairSaturatedDepthwiseSpec",
+    "Piece",
     "QuantizeSpec",
     "RealRequantize",
     "build_embedding_bag",

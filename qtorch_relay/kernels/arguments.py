@@ -8,7 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec, DynamicDenseSpec, DynamicQuantizeSpec
-from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, LookupSpec, MulSpec, QuantizeSpec
+from qtorch_relay.kernels.pointwise_spec import (
+    AddSpec,
+    ConcatenateSpec,
+    DequantizeSpec,
+    FixedAddSpec,
+    LookupSpec,
+    MulSpec,
+    QuantizeSpec,
+)
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
 from qtorch_relay.kernels.spec import AccumulatorRequantize, Conv2dSpec, DenseSpec, RealRequantize, RequantizeParams
 from qtorch_relay.qparams import PerTensor, code_range
@@ -106,6 +114,13 @@ def lookup_arguments(spec: LookupSpec, seed: int, extreme: bool) -> Arguments:
     """Returns codes and a random table."""
     rng = np.random.default_rng(seed)
     return Arguments([_codes(spec.shape, spec.in_dtype, rng, extreme)], (_codes((256,), spec.out_dtype, rng, False),))
+
+
+def concatenate_arguments(spec: ConcatenateSpec, seed: int, extreme: bool) -> Arguments:
+    """Returns codes and random tables."""
+    rng = np.random.default_rng(seed)
+    inputs = [_codes(shape, spec.dtype, rng, extreme) for shape in spec.shapes]
+    return Arguments(inputs, (_codes((spec.tables, 256), spec.dtype, rng, False),))
 
 
 def pool_arguments(spec: MaxPool2dSpec | AvgPool2dSpec, seed: int, extreme: bool) -> Arguments:

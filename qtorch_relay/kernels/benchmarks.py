@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import fields
 
 from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec, DynamicDenseSpec, DynamicQuantizeSpec
-from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, LookupSpec, MulSpec, QuantizeSpec
+from qtorch_relay.kernels.pointwise_spec import (
+    AddSpec,
+    ConcatenateSpec,
+    DequantizeSpec,
+    FixedAddSpec,
+    LookupSpec,
+    MulSpec,
+    Piece,
+    QuantizeSpec,
+)
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
 from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec, PairSaturatedDepthwiseSpec
 
@@ -108,6 +117,15 @@ FIXED_ADD = (FixedAddSpec((1, 56, 56, 256)),)
 MUL = (MulSpec((1, 28, 28, 120), per_channel=True),)
 
 LOOKUP = (LookupSpec((1, 56, 56, 72)),)
+
+CONCATENATE = (
+    ConcatenateSpec(
+        ((1, 28, 28, 128), (1, 28, 28, 192), (1, 28, 28, 96), (1, 28, 28, 64)),
+        3,
+        (Piece(0, 0, 128, 0), Piece(1, 0, 192, 1), Piece(2, 0, 96, 2), Piece(3, 0, 64, 3)),
+        tables=4,
+    ),
+)
 
 MAX_POOL2D = (MaxPool2dSpec(1, 112, 112, 64, (3, 3), (2, 2), (1, 1, 1, 1)),)
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec, DynamicDenseSpec, DynamicQuantizeSpec, SumArithmetic
-from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, LookupSpec, MulSpec, QuantizeSpec
+from qtorch_relay.kernels.pointwise_spec import (
+    AddSpec,
+    ConcatenateSpec,
+    DequantizeSpec,
+    FixedAddSpec,
+    LookupSpec,
+    MulSpec,
+    Piece,
+    QuantizeSpec,
+)
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
 from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec, PairSaturatedDepthwiseSpec, Requantization
 
@@ -185,6 +194,15 @@ LOOKUP = (
     LookupSpec((5, 77), "uint8", "int8"),
     LookupSpec((3, 7), "int8", "uint8"),
     LookupSpec((1, 56, 56, 72)),
+)
+
+CONCATENATE = (
+    ConcatenateSpec(((2, 5, 58), (2, 5, 3)), 2, (Piece(0, 0, 58), Piece(1, 0, 3))),
+    ConcatenateSpec(((2, 3, 116), (2, 3, 116)), 2, (Piece(0, 0, 116, 0), Piece(1, 58, 116, 1)), tables=2),
+    ConcatenateSpec(((3, 4, 200), (3, 4, 1)), 2, (Piece(1, 0, 1, 0), Piece(0, 7, 72), Piece(0, 0, 200, 0)), "int8", 1),
+    ConcatenateSpec(((3, 7, 65), (3, 2, 65)), 1, (Piece(0, 2, 7, 1), Piece(1, 0, 2, 0)), "int8", 2),
+    ConcatenateSpec(((2, 1300), (2, 31)), 1, (Piece(0, 0, 1300, 0), Piece(1, 0, 31)), tables=1),
+    ConcatenateSpec(((1, 28, 28, 128), (1, 28, 28, 192)), 3, (Piece(0, 0, 128, 0), Piece(1, 0, 192)), tables=1),
 )
 
 MAX_POOL2D = (

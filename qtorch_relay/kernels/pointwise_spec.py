@@ -113,3 +113,43 @@ class LookupSpec:
     def out_shape(self) -> Shape:
         """Shape of the result."""
         return self.shape
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The part of an input from begin to end along the axis; table: number of the table its codes go through."""
+
+    source: int
+    begin: int
+    end: int
+    table: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Extent along the axis."""
+        return self.end - self.begin
+
+
+@dataclass(frozen=True)
+class ConcatenateSpec:
+    """Pieces of tensors of codes one behind the other along an axis; the tensors differ in no other axis.
+
+    tables: how many tables of 256 codes there are.
+    """
+
+    shapes: tuple[Shape, ...]
+    axis: int
+    pieces: tuple[Piece, ...]
+    dtype: CodeDtype = "uint8"
+    tables: int = 0
+
+    @property
+    def out_shape(self) -> Shape:
+        """Shape of the result."""
+        first = self.shapes[0]
+        return (*first[: self.axis], sum(piece.size for piece in self.pieces), *first[self.axis + 1 :])
+
+    @property
+    def out_dtype(self) -> CodeDtype:
+        """Dtype of the result."""
+        return self.dtype

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec
-from qtorch_relay.kernels.pointwise_spec import AddSpec
+from qtorch_relay.kernels.pointwise_spec import AddSpec, ConcatenateSpec
 
 
 def of_one_sample(spec: Any, samples: int) -> Any | None:
@@ -19,6 +19,10 @@ def of_one_sample(spec: Any, samples: int) -> Any | None:
         return None  # the codes that are added one by one are the last of all samples
     if isinstance(spec, ChooseQparamsSpec):
         return None  # the range is that of all samples
+    if isinstance(spec, ConcatenateSpec):
+        if not spec.axis or spec.shapes[0][0] % samples:
+            return None
+        return replace(spec, shapes=tuple((shape[0] // samples, *shape[1:]) for shape in spec.shapes))
     name = next(field.name for field in fields(spec) if field.name in ("batch", "rows", "shape"))
     value = getattr(spec, name)
     if name != "shape":

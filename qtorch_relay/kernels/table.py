@@ -16,6 +16,7 @@ from qtorch_relay.kernels.arguments import (
     Arguments,
     binary_arguments,
     choose_qparams_arguments,
+    concatenate_arguments,
     dequantize_arguments,
     dynamic_dense_arguments,
     dynamic_quantize_arguments,
@@ -24,6 +25,7 @@ from qtorch_relay.kernels.arguments import (
     pool_arguments,
     quantize_arguments,
 )
+from qtorch_relay.kernels.concatenate import build_concatenate, concatenate_reference, pack_concatenate
 from qtorch_relay.kernels.conv2d import build_conv2d, build_dense, why_not_conv2d
 from qtorch_relay.kernels.conv2d_pack import pack_conv2d, pack_dense
 from qtorch_relay.kernels.dense_dynamic import build_dynamic_dense, pack_dynamic_dense, why_not_dynamic_dense
@@ -50,7 +52,15 @@ from qtorch_relay.kernels.elementwise import (
 from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.lookup import build_lookup, lookup_reference, pack_lookup
 from qtorch_relay.kernels.pair_sums import refine_conv2d, refine_dense, refine_depthwise, refine_dynamic_dense
-from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, LookupSpec, MulSpec, QuantizeSpec
+from qtorch_relay.kernels.pointwise_spec import (
+    AddSpec,
+    ConcatenateSpec,
+    DequantizeSpec,
+    FixedAddSpec,
+    LookupSpec,
+    MulSpec,
+    QuantizeSpec,
+)
 from qtorch_relay.kernels.pool import (
     avg_pool2d_reference,
     build_avg_pool2d,
@@ -292,6 +302,18 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             arguments=lookup_arguments,
             cases=cases.LOOKUP,
             benchmarks=benchmarks.LOOKUP,
+        ),
+        Kernel(
+            name=f"concatenate_{codes}__{suffix}",
+            isa=isa.NAME,
+            spec=ConcatenateSpec,
+            why_not=_takes_all,
+            build=partial(build_concatenate, isa),
+            pack=pack_concatenate,
+            reference=concatenate_reference,
+            arguments=concatenate_arguments,
+            cases=cases.CONCATENATE,
+            benchmarks=benchmarks.CONCATENATE,
         ),
         Kernel(
             name=f"max_pool2d_{codes}__{suffix}",

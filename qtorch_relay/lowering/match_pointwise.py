@@ -10,18 +10,20 @@ from qtorch_relay._tvm import is_constant
 from qtorch_relay.kernels import (
     AddSpec,
     AvgPool2dSpec,
+    ConcatenateSpec,
     DequantizeSpec,
     FixedAddSpec,
     LookupSpec,
     MaxPool2dSpec,
     MulSpec,
+    Piece,
     QuantizeSpec,
 )
-from qtorch_relay.lowering.match import KernelCall, Program, code_dtype, follow_clamp
+from qtorch_relay.lowering.match import Clamp, KernelCall, Program, code_dtype, follow_clamp
 from qtorch_relay.lowering.rebuild import op_name
 from qtorch_relay.qnn.conv import four_paddings
 from qtorch_relay.qnn.op_def import Operands, static_shape
-from qtorch_relay.qparams import PerTensor
+from qtorch_relay.qparams import PerTensor, code_range
 
 
 def _qparams(operands: Operands, side: str, dtype: str) -> PerTensor:
@@ -112,6 +114,72 @@ def match_lookup(program: Program, binding: Any) -> KernelCall:
     operands = Operands(binding.value)
     spec = LookupSpec(operands.shape("data"), code_dtype(operands.dtype("data")), code_dtype(operands.dtype("table")))
     return KernelCall(spec, (operands["data"],), (operands.constant("table"),), binding, ())
+
+
+def match_concatenate(program: Program, binding: Any) -> KernelCall | str:
+    """qnn.concatenate by tables, and a clamp, which becomes part of the tables."""
+    operands = Operands(binding.value)
+    if operands.attrs["arithmetic"] != "lookup":
+        return f"it concatenates with arithmetic {operands.attrs['arithmetic']}"
+    fields, tables = list(operands["data"].fields), operands.constant("tables")
+    clamp = follow_clamp(program, binding, str(fields[0].ty.dtype))
+    clamped = np.clip(tables, clamp.low, clamp.high).astype(tables.dtype)
+    return _concatenation(program, fields, operands.attrs["axis"], clamped, clamp)
+
+
+def match_concat(program: Program, binding: Any) -> KernelCall | None:
+    """concat of codes as they are."""
+    fields = list(binding.value.args[0].fields)
+    dtype = str(fields[0].ty.dtype)
+    if dtype not in ("uint8", "int8"):
+        return None
+    low, high = code_range(dtype)
+    same = np.tile(np.arange(low, high + 1).astype(dtype), (len(fields), 1))
+    clamp = Clamp(low, high, binding, ())
+    return _concatenation(program, fields, int(binding.value.attrs.axis), same, clamp)
+
+
+def _concatenation(
+    program: Program, fields: list[Any], axis: int, tables: np.ndarray[Any, Any], clamp: Clamp
+) -> KernelCall:
+    """Returns the kernel call for inputs that go through tables [inputs, 256].
+
+    A slice along the axis is read where it lies; its own copy is dead code if nothing else reads it.
+    """
+    axis %= len(static_shape(fields[0]))
+    dtype = code_dtype(str(fields[0].ty.dtype))
+    low, high = code_range(dtype)
+    identity = np.arange(low, high + 1)
+    sources: list[Any] = []
+    pieces: list[Piece] = []
+    used: list[np.ndarray[Any, Any]] = []
+    for field, table in zip(fields, tables, strict=True):
+        source, begin = _sliced_from(program, field, axis)
+        number = next((index for index, known in enumerate(sources) if known.same_as(source)), len(sources))
+        if number == len(sources):
+            sources.append(source)
+        place = None
+        if not np.array_equal(table, identity):
+            place = next((i for i, known in enumerate(used) if np.array_equal(known, table)), len(used))
+            if place == len(used):
+                used.append(table)
+        pieces.append(Piece(number, begin, begin + static_shape(field)[axis], place))
+    shapes = tuple(static_shape(source) for source in sources)
+    spec = ConcatenateSpec(shapes, axis, tuple(pieces), dtype, len(used))
+    return KernelCall(spec, tuple(sources), (np.array(used, dtype),), clamp.result, clamp.inner)
+
+
+def _sliced_from(program: Program, value: Any, axis: int) -> tuple[Any, int]:
+    """Returns the tensor a value is a slice of along one axis, and where the slice begins; else the value and 0."""
+    definition = program.definition(value)
+    if definition is None or op_name(definition.value) != "relax.strided_slice":
+        return value, 0
+    data, axes, begins, _, *steps = definition.value.args
+    rank = len(static_shape(data))
+    if [int(a) % rank for a in axes.fields] != [axis] or any(int(step) != 1 for s in steps for step in s.fields):
+        return value, 0
+    begin, extent = int(begins.fields[0]), static_shape(data)[axis]
+    return data, max(begin + extent, 0) if begin < 0 else min(begin, extent)
 
 
 def match_max_pool2d(program: Program, binding: Any) -> KernelCall | str | None:

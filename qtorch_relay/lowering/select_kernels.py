@@ -20,6 +20,8 @@ from qtorch_relay.lowering.match_dynamic import match_choose_qparams, match_dyna
 from qtorch_relay.lowering.match_pointwise import (
     match_add,
     match_avg_pool2d,
+    match_concat,
+    match_concatenate,
     match_dequantize,
     match_lookup,
     match_max_pool2d,
@@ -204,6 +206,8 @@ MATCHERS: dict[str, Matcher] = {
     "qnn.add": match_add,
     "qnn.mul": match_mul,
     "qnn.lookup": match_lookup,
+    "qnn.concatenate": match_concatenate,
+    "relax.concat": match_concat,
     "qnn.avg_pool2d": match_avg_pool2d,
     "relax.nn.max_pool2d": match_max_pool2d,
 }
