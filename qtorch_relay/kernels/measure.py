@@ -58,6 +58,7 @@ def describe(spec: Any) -> str:
         groups = f" groups {spec.groups}" if spec.groups > 1 else ""
         size = f"{spec.in_h}x{spec.in_w}x{spec.in_channels} -> {spec.out_channels}"
         return f"{size}, {spec.kernel_h}x{spec.kernel_w} / {spec.stride[0]}{groups}, {spec.requantize}"
-    shape = getattr(spec, "in_shape", None) or spec.shape
-    outputs = " and ".join("x".join(map(str, shape)) or "1" for shape, _ in outputs_of(spec))
-    return f"{'x'.join(map(str, shape))} -> {outputs}"
+    inputs = getattr(spec, "shapes", None) or (getattr(spec, "in_shape", None) or spec.shape,)
+    outputs = [shape for shape, _ in outputs_of(spec)]
+    taken, given = (" and ".join("x".join(map(str, shape)) or "1" for shape in shapes) for shapes in (inputs, outputs))
+    return f"{taken} -> {given}"

@@ -18,6 +18,7 @@ from qtorch_relay.kernels import (
     AddSpec,
     AvgPool2dSpec,
     ChooseQparamsSpec,
+    ConcatenateSpec,
     Conv2dSpec,
     DenseSpec,
     DequantizeSpec,
@@ -28,6 +29,7 @@ from qtorch_relay.kernels import (
     MaxPool2dSpec,
     MulSpec,
     PairSaturatedDepthwiseSpec,
+    Piece,
     QuantizeSpec,
     select,
 )
@@ -134,6 +136,11 @@ def _mul(a: Any, b: Any) -> Any:
 
 def _square(x: Any, dtype: str = "uint8") -> Any:
     return qnn.lookup(x, ((np.arange(256) - 128) ** 2 // 129).astype(dtype), 0.5, 0, 0.5, 0, "square")
+
+
+def _concatenate(a: Any, b: Any) -> Any:
+    tables = np.stack([np.arange(256) // 2, 255 - np.arange(256)]).astype(np.uint8)
+    return qnn.concatenate([a, b], [0.5, 0.5], [0, 0], 0.5, 0, 1, tables=tables)
 
 
 def _avg_pool(x: Any, layout: str = "NHWC", arithmetic: str = "scaled") -> Any:
@@ -266,6 +273,18 @@ SELECTED = (
     Selected("lookup", U8_MAP, _chain(_square), LookupSpec((2, 5, 4, 8))),
     Selected(
         "lookup_u8_to_s8", S8_MAP, _chain(lambda x: _square(x, "uint8")), LookupSpec((2, 5, 4, 8), "int8", "uint8")
+    ),
+    Selected(
+        "concat",
+        TWO_MAPS,
+        _chain(lambda a, b: op.concat([a, b, a], axis=-1)),
+        ConcatenateSpec(((2, 5, 4, 8), (2, 5, 4, 8)), 3, (Piece(0, 0, 8), Piece(1, 0, 8), Piece(0, 0, 8))),
+    ),
+    Selected(
+        "concatenate_clamped",
+        TWO_MAPS,
+        _chain(_concatenate, lambda y: op.maximum(y, relax.const(9, "uint8"))),
+        ConcatenateSpec(((2, 5, 4, 8), (2, 5, 4, 8)), 1, (Piece(0, 0, 5, 0), Piece(1, 0, 5, 1)), tables=2),
     ),
     Selected("avg_pool2d", U8_MAP, _chain(_avg_pool), AvgPool2dSpec(2, 5, 4, 8, (2, 3), (1, 2), (0, 1, 0, 1))),
     Selected(
@@ -509,6 +528,21 @@ def test_codes_do_not_change(case: Case, run: Callable[..., Arrays]) -> None:
 def test_every_matcher_is_covered() -> None:
     used = {op_name(bindings_of(case.module()["main"])[0].value) for case in SELECTED}
     assert used == set(MATCHERS)
+
+
+@needs_vnni
+def test_slices_are_concatenated_from_where_they_lie() -> None:
+    def body(emit: Emit, a: Any, b: Any) -> Any:
+        parts = [emit(op.strided_slice(a, [3], [begin], [end]), f"part{begin}") for begin, end in ((-3, 8), (0, 6))]
+        return emit(op.concat([*parts, b], axis=3), "y")
+
+    case = Case("slices", TWO_MAPS, body)
+    selected, report = select_kernels(case.module(), ISA)
+    shapes = ((2, 5, 4, 8), (2, 5, 4, 8))
+    spec = ConcatenateSpec(shapes, 3, (Piece(0, 5, 8), Piece(0, 0, 6), Piece(1, 0, 8)))
+    assert list(report.specs.values()) == [spec]
+    run = compile_all({"slices": case.module()})
+    assert_same_results(execute(selected, case.arrays(), KERNELS), run("slices", case.arrays()))
 
 
 def test_equal_specs_share_a_function() -> None:
