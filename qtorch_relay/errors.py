@@ -57,6 +57,10 @@ class PortablePathWarning(UserWarning):
         super().__init__(f"there are no int8 kernels for {target} yet: the portable path gives the same codes, slower")
 
 
+class TuningCacheWarning(UserWarning):
+    """The file with what tuning found cannot be read or written; only time is lost."""
+
+
 # The name under which code that checks indices at run time finds raise_index_error.
 INDEX_ERROR_FUNCTION = "qtorch_relay.raise_index_error"
 

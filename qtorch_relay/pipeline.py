@@ -4,6 +4,7 @@ module."""
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,10 @@ from qtorch_relay.frontend.importer import ENGINE_ATTRIBUTE, ImportedModule, imp
 from qtorch_relay.frontend.interface import read_interface
 from qtorch_relay.frontend.pair import import_pair
 from qtorch_relay.generalize import dimension_names, generalize, instantiate, same_cuts, same_params
+from qtorch_relay.kernels.conv2d_plan import use_tiles
+from qtorch_relay.kernels.tuning import Tuned
+from qtorch_relay.kernels.tuning import tune as find_tiles
+from qtorch_relay.kernels.tuning_cache import TuningCache
 from qtorch_relay.lowering.channels_last import convert_to_channels_last
 from qtorch_relay.lowering.fold_constants import FoldConstants
 from qtorch_relay.lowering.lift_constants import lift_constants
@@ -27,6 +32,7 @@ from qtorch_relay.qnn.transform import CanonicalizeOps
 from qtorch_relay.qnn.verify import verify
 from qtorch_relay.runtime.build import build
 from qtorch_relay.runtime.compiled_model import CompiledModel
+from qtorch_relay.runtime.threads import one_thread
 from qtorch_relay.target import Target
 from qtorch_relay.tir.matmul import legalize_matmul
 
@@ -88,7 +94,14 @@ def import_model(model: Any, input_infos: Any, engine: str | None = None) -> Imp
 
 
 def compile(
-    model: Any, input_infos: Any = None, target: Any = "host", engine: str | None = None, *, kernels: bool = True
+    model: Any,
+    input_infos: Any = None,
+    target: Any = "host",
+    engine: str | None = None,
+    *,
+    kernels: bool = True,
+    tune: float | None = None,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> CompiledModel:
     """Compiles a PyTorch model, or what from_pytorch returned, for a target.
 
@@ -99,11 +112,16 @@ def compile(
         engine: as in from_pytorch; left out for a pair.
         kernels: False takes the portable path (canonicalization and generic code) on any target; the codes are the
         same.
+        tune: seconds to time kernels on this host, those of layers that are not in the tuning cache; 0 takes what is
+        there, None nothing. The codes are the same.
+        progress: told the share of these seconds that is gone.
 
     Warns: FloatModelWarning if nothing in a PyTorch model is int8; PortablePathWarning if the target has no int8
         kernels.
     """
     resolved = target_table.resolve(target)
+    if tune is not None:
+        _check_tuning(resolved, tune, kernels=kernels)
     if kernels and resolved.kernels is None:
         warnings.warn(PortablePathWarning(resolved.name), stacklevel=2)
     if isinstance(model, tuple):
@@ -114,7 +132,39 @@ def compile(
         imported = import_model(model, input_infos, engine)
         if not _has_codes(imported.mod):
             warnings.warn(FloatModelWarning(), stacklevel=2)
-    return compile_imported(imported, resolved, kernels=kernels)
+    if tune is None:
+        return compile_imported(imported, resolved, kernels=kernels)
+    tuned = _tune(imported, resolved, tune, progress)
+    with use_tiles(tuned.tiles):
+        compiled = compile_imported(imported, resolved, kernels=kernels)
+    compiled.report["messages"].append(
+        f"tuning: {tuned.changed} of {tuned.layers} distinct layers take other tiles than planned; "
+        f"{tuned.timed} choices timed in {tuned.seconds:.0f} s, the others are known from before or were not reached"
+    )
+    return compiled
+
+
+def _check_tuning(target: Target, seconds: float, *, kernels: bool) -> None:
+    """Refuses to tune what has no kernels, cannot run here, or for a time that is none."""
+    if not seconds >= 0:
+        raise InvalidInputError(f"tune is {seconds}; accepted are seconds, 0 or more")
+    if not kernels or target.kernels is None:
+        raise InvalidInputError("tune times int8 kernels, and the portable path has none; leave it out")
+    target_table.check_runnable(target)
+
+
+def _tune(imported: ImportedModule, target: Target, seconds: float, progress: Callable[[float], None]) -> Tuned:
+    """Returns the tiles of the layers for which kernels are selected."""
+    name = next(iter(dimension_names(imported.mod)), None)
+    mod, samples = imported.mod, None
+    if name is not None:
+        mod, samples = instantiate(mod, {name: LOWERED_SIZES[0]}), Samples(LOWERED_SIZES[0])
+    assert target.kernels is not None
+    with target.to_tvm():
+        bound = relax.transform.BindParams("main", dict(imported.params))(mod)
+        _, selection = _select(bound, target.kernels, samples)
+    with one_thread():
+        return find_tiles(target.kernels, selection.specs.values(), seconds, TuningCache(), progress)
 
 
 def compile_imported(imported: ImportedModule, target: Any = "host", *, kernels: bool = True) -> CompiledModel:
@@ -188,14 +238,20 @@ def _lower_qnn(
     verify(mod)
     selection = None
     if isa is not None:
-        # 1. Channels last, the layout of the kernels.
-        mod = convert_to_channels_last(mod)
-        verify(mod)
-        # 2. Kernels in place of what they compute, constants packed.
-        mod, selection = select_kernels(mod, isa, samples)
-        verify(mod)
+        mod, selection = _select(mod, isa, samples)
     # 3. What is left becomes plain Relax.
     return CanonicalizeOps()(mod), selection
+
+
+def _select(mod: Any, isa: str, samples: Samples | None) -> tuple[Any, SelectionReport]:
+    """Returns a module whose weights are constants with kernels in it, and which they are."""
+    # 1. Channels last, the layout of the kernels.
+    mod = convert_to_channels_last(mod)
+    verify(mod)
+    # 2. Kernels in place of what they compute, constants packed.
+    mod, selection = select_kernels(mod, isa, samples)
+    verify(mod)
+    return mod, selection
 
 
 def generic_passes() -> Any:

@@ -210,6 +210,22 @@ def test_compile_writes_a_bundle(run: Run, model: Path, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["digits.qtr"]
 
 
+@pytest.mark.skipif(targets.resolve("host").kernels is None, reason="tunes kernels")
+def test_compile_tunes(run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QTORCH_RELAY_CACHE_DIR", str(tmp_path))
+    answer = run("compile", model, *INPUT, *ENGINE, "-o", tmp_path / "digits.qtr", "--tune", 1)
+    assert answer.status == 0, answer.err
+    assert "layers take other tiles than planned" in answer.out
+    assert "tuning" in answer.err
+    assert (tmp_path / "tuning.json").exists()
+    (tmp_path / "tuning.json").write_text("bad")
+    answer = run("compile", model, *INPUT, *ENGINE, "-o", tmp_path / "digits.qtr", "--tune", 0)
+    assert answer.status == 0, answer.err
+    assert "warning: " in answer.err
+    assert "is ignored, it is no tuning cache" in answer.err
+    load(tmp_path / "digits.qtr").self_test()
+
+
 def test_run_a_bundle_and_a_model_file_alike(run: Run, model: Path, bundle: Path, image: Path, tmp_path: Path) -> None:
     assert run("run", bundle, "--data", image, "-o", tmp_path / "a.npz", "--repeat", 3).status == 0
     assert run("run", model, "--data", image, *ENGINE, "-o", tmp_path / "b.npz").status == 0

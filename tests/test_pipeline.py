@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,6 +155,48 @@ def test_report_of_portable_code_says_why(model: Any, portable: CompiledModel) -
         "path": "portable",
         "messages": ["there are no int8 kernels for custom yet: the portable path gives the same codes, slower"],
     }
+
+
+@needs_vnni
+def test_tuned_programs_give_the_same(model: Any, fast: CompiledModel, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("QTORCH_RELAY_CACHE_DIR", str(tmp_path / "new"))
+    told: list[float] = []
+    tuned = pipeline.compile(model, INPUTS, ISA, tune=1.0, progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    assert "distinct layers take other tiles than planned" in tuned.report["messages"][-1]
+    assert (tmp_path / "new" / "tuning.json").exists()
+    for seed in range(3):
+        _assert_same(fast(_image(seed)), tuned(_image(seed)))
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan")])
+def test_tuning_takes_seconds(model: Any, seconds: float) -> None:
+    with pytest.raises(InvalidInputError, match=r"tune is .*; accepted are seconds, 0 or more"):
+        pipeline.compile(model, INPUTS, ISA, tune=seconds)
+
+
+def test_only_kernels_are_tuned(model: Any) -> None:
+    for target, kernels in ((ISA, False), ("generic", True)):
+        with pytest.raises(InvalidInputError, match="tune times int8 kernels"):
+            pipeline.compile(model, INPUTS, target, kernels=kernels, tune=1)
+
+
+@needs_vnni
+def test_many_threads_get_the_same_codes(fast: CompiledModel) -> None:
+    images = [_image(seed) for seed in range(20)]
+    expected = [fast(image) for image in images]
+    start = threading.Barrier(4)
+
+    def call(offset: int) -> list[tuple[int, Any]]:
+        start.wait()
+        order = [(offset * 7 + i) % len(images) for i in range(200)]
+        return [(index, fast(images[index])) for index in order]
+
+    with ThreadPoolExecutor(4) as pool:
+        for outputs in pool.map(call, range(4)):
+            for index, output in outputs:
+                _assert_same(expected[index], output)
 
 
 @needs_vnni

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 # Where it is not a terminal rich assumes 80 columns and folds tables; a file or a pipe has no width.
@@ -51,9 +51,19 @@ def progress() -> Iterator[Progress]:
 
 
 @contextmanager
-def working(description: str) -> Iterator[None]:
-    """Shows a bar without an end while the block runs."""
+def working(description: str, part: str = "") -> Iterator[Callable[[float], None]]:
+    """Shows a bar without an end while the block runs.
+
+    Yields what tells how much of a part of the work is done, from 0 to 1, which then has a bar of its own.
+    """
     with progress() as bars:
         task = bars.add_task(description, total=None, detail="")
-        yield
+        parts: list[TaskID] = []
+
+        def tell(share: float) -> None:
+            if not parts:
+                parts.append(bars.add_task(part, total=1, detail=""))
+            bars.update(parts[0], completed=share)
+
+        yield tell
         bars.update(task, total=1, completed=1)

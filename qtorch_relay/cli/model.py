@@ -69,9 +69,18 @@ def compile_model(
     inputs: Inputs = None,
     engine: Engine = None,
     target: TargetName = "host",
+    tune: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Time kernels on this host and keep what is found for the next time. The codes are the same.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compile a model into a one-file bundle, which runs without PyTorch and without a compiler.
+
+    What --tune finds is kept in $QTORCH_RELAY_CACHE_DIR, by default the user's cache folder; --tune 0 only reads it.
 
     Example: qtorch-relay compile resnet18.pt --input x:1,3,224,224 --target x86-avx512vnni -o resnet18.qtr
     """
@@ -83,8 +92,8 @@ def compile_model(
     if output.suffix != ".qtr":
         raise OutputPathError(f"cannot write {output}: give a bundle a name that ends in .qtr")
     start = time.perf_counter()
-    with working(f"compiling for {resolved.name}"):
-        compiled = compile_for(str(model), input_infos, resolved, engine)
+    with working(f"compiling for {resolved.name}", "tuning") as tell:
+        compiled = compile_for(str(model), input_infos, resolved, engine, tune=tune, progress=tell)
         compiled.save(output)
     seconds, size_bytes = time.perf_counter() - start, output.stat().st_size
     if as_json:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -43,6 +45,19 @@ def set_num_threads(n: int) -> None:
 def get_num_threads() -> int:
     """Returns the number of threads a call uses; unless set, one for each physical core this process may use."""
     return _physical_cores() if _num_threads is None else _num_threads
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Lets calls in the block use one thread, here and in every thread of this process."""
+    global _num_threads
+    before, _num_threads = _num_threads, 1
+    try:
+        prepare_thread()
+        yield
+    finally:
+        _num_threads = before
+        prepare_thread()
 
 
 def prepare_thread() -> None:
