@@ -211,6 +211,7 @@ def test_compile_writes_a_bundle(run: Run, model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(targets.resolve("host").kernels is None, reason="tunes kernels")
+@pytest.mark.filterwarnings("default:.* is no tuning cache")
 def test_compile_tunes(run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QTORCH_RELAY_CACHE_DIR", str(tmp_path))
     answer = run("compile", model, *INPUT, *ENGINE, "-o", tmp_path / "digits.qtr", "--tune", 1)
