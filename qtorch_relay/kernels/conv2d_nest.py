@@ -270,7 +270,7 @@ class Conv2dNest:
                 tile(group, tiling.tiles, (tiling.tile_h, tiling.column_rest))
         if tiling.last is not None:
             shape = tiling.last
-            _when(_is_last(chunk.band, plan.bands), lambda: tile(tiling.groups, 0, shape))
+            _when(_is_last(chunk.band, plan.bands), lambda: tile(chunk.last, 0, shape))
 
     def _tile(self, chunk: Chunk, tile: _Tile, block: Block) -> None:
         """Emits one register tile: rows outer and columns inner, so that one broadcast and one row of weights live."""
