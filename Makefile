@@ -6,17 +6,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint format zoo zoo-fx fuzz bench clean
+.PHONY: help install demo test lint format zoo zoo-fx zoo-float fuzz bench clean
 
 help:
-	@echo "make demo    train, quantize, compile and check a small CNN on real images (a minute after the first time)"
-	@echo "make test    all tests"
-	@echo "make lint    ruff and mypy"
-	@echo "make zoo     every layer of the eight torchvision networks against PyTorch, all engines (long)"
-	@echo "make zoo-fx  eleven more of them, quantized by FX, with floats between the codes (long)"
-	@echo "make fuzz    random quantized networks against PyTorch, for MINUTES=10"
-	@echo "make bench   every bar: latency beside PyTorch, ONNX Runtime and OpenVINO, memory, start; an hour or more (BENCH=options)"
-	@echo "make clean   remove .venv and caches"
+	@echo "make demo      train, quantize, compile and check a small CNN on real images (a minute after the first time)"
+	@echo "make test      all tests"
+	@echo "make lint      ruff and mypy"
+	@echo "make zoo       every layer of the eight torchvision networks against PyTorch, all engines (long)"
+	@echo "make zoo-fx    eleven more of them, quantized by FX, with floats between the codes (long)"
+	@echo "make zoo-float eleven networks as they are, in float, within 1e-4 of the output's range (long)"
+	@echo "make fuzz      random quantized networks against PyTorch, for MINUTES=10"
+	@echo "make bench     every bar: latency beside PyTorch, ONNX Runtime and OpenVINO, memory, start; an hour or more (BENCH=options)"
+	@echo "make clean     remove .venv and caches"
 
 demo: $(INSTALLED)
 	$(BIN)/qtorch-relay demo
@@ -38,6 +39,9 @@ zoo: $(INSTALLED)
 
 zoo-fx: $(INSTALLED)
 	$(BIN)/python -m accuracy_reports.zoo_fx_report
+
+zoo-float: $(INSTALLED)
+	$(BIN)/python -m accuracy_reports.zoo_fx_report --float
 
 MINUTES ?= 10
 fuzz: $(INSTALLED)

@@ -39,6 +39,20 @@ FX_IMAGE_SIZES = {
     "swin_t": 224,
     "vit_b_16": 224,
 }
+# Networks that are compared in float as well.
+FLOAT_NETWORKS = (
+    "alexnet",
+    "vgg11_bn",
+    "squeezenet1_1",
+    "resnet18",
+    "densenet121",
+    "inception_v3",
+    "googlenet",
+    "mnasnet1_0",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "shufflenet_v2_x1_0",
+)
 FLOWS = ("eager", "fx")
 _HAS_AUX_LOGITS = ("googlenet", "inception_v3")
 _defined: list[torch.library.Library] = []  # a Library takes its ops with it when it is collected

@@ -10,8 +10,8 @@ alone. Prints, in Markdown, a row per network and engine:
   program is run from PyTorch's codes. Each lies at a rounding tie: it moves by one step, and back if the float does.
 - output: by how much of their range the outputs of the whole program differ in the end.
 
-Exit status 1 if a code differs, or a float by more than rounding. --float compares the networks as they are, float
-layer by float layer and as a whole.
+Exit status 1 if a code differs, or a float by more than rounding. --float (`make zoo-float`) compares FLOAT_NETWORKS as
+they are: each layer by itself, and the outputs of the whole program, which may differ by 1e-4 of their range.
 """
 
 from __future__ import annotations
@@ -31,7 +31,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from accuracy_reports.compare import Comparison, LayerComparison, compare_captured
-from accuracy_reports.zoo import FX_IMAGE_SIZES, IMAGE_SIZES, ZooModel, float_model, quantized_model, random_images
+from accuracy_reports.zoo import (
+    FLOAT_NETWORKS,
+    FX_IMAGE_SIZES,
+    IMAGE_SIZES,
+    ZooModel,
+    float_model,
+    quantized_model,
+    random_images,
+)
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.capture.reference import run_reference
 from qtorch_relay.capture.torchscript import capture_model
@@ -143,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the comparisons that the arguments select; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m accuracy_reports.zoo_fx_report", description=__doc__)
     known = (*FX_IMAGE_SIZES, *IMAGE_SIZES)
-    parser.add_argument("--models", nargs="+", choices=known, default=tuple(FX_IMAGE_SIZES))
+    parser.add_argument("--models", nargs="+", choices=known, help="default: FX_IMAGE_SIZES, or FLOAT_NETWORKS")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES[:1])
     parser.add_argument("--paths", nargs="+", choices=PATHS, default=PATHS[:1])
     parser.add_argument("--size", type=int, help="height and width of the images; default: the network's own")
@@ -152,7 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", module=r"torch(vision)?(\.|$)")
     torch.set_num_threads(1)  # PyTorch's vector tails depend on the number of threads
-    cases = [(model, engine, path) for model in options.models for engine in options.engines for path in options.paths]
+    models = options.models or (FLOAT_NETWORKS if options.float else tuple(FX_IMAGE_SIZES))
+    cases = [(model, engine, path) for model in models for engine in options.engines for path in options.paths]
     rows: list[FxRow] = []
     with Progress(console=Console(stderr=True)) as bars:
         for model, engine, path in bars.track(cases, description="comparing"):

@@ -306,7 +306,8 @@ def test_float_ops_equal_pytorch(name: str) -> None:
     assert largest_deviation(compiled(*inputs), expected) <= case.tolerance
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_large"])
+# `make zoo-float` compares eleven networks at full size
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_large", "shufflenet_v2_x1_0", "squeezenet1_1"])
 def test_float_networks_equal_pytorch(name: str) -> None:
     size = 64
     torch.manual_seed(0)
