@@ -15,7 +15,7 @@ from benchmarks import encoder
 from benchmarks.results import ENGINES, FLOAT, OURS, PYTORCH, Row
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.kernels.measure import peak_timer
-from qtorch_relay.peers import STARTS, PeerUnavailableError, export_onnx, interleave, onnx_programs
+from qtorch_relay.peers import STARTS, PeerUnavailableError, export_for_peers, interleave, onnx_programs
 
 MODELS = (*IMAGE_SIZES, encoder.NAME)
 
@@ -45,7 +45,7 @@ class Network:
         self.model, self.batch = model, batch
         self.missing: dict[str, str] = {}
         self.calls: dict[str, Callable[[], Any]] = {}
-        self.onnx: dict[str, bytes] = {}
+        self.onnx: dict[str, dict[str, bytes]] = {}
         self.input = random_input(model, batch)
         original = float_network(model)
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
@@ -79,7 +79,7 @@ class Network:
 
     def _export(self, suffix: str, module: torch.nn.Module) -> None:
         try:
-            self.onnx[suffix] = export_onnx(module, [self.input])
+            self.onnx[suffix] = export_for_peers(module, [self.input])
         except PeerUnavailableError as error:
             self.missing |= {f"{peer}{suffix}": str(error) for peer in STARTS}
 
@@ -93,8 +93,8 @@ class Network:
         torch.set_num_threads(num_threads)
         qr.set_num_threads(num_threads)
         calls, missing = dict(self.calls), dict(self.missing)
-        for suffix, model in self.onnx.items():
-            found, refused = onnx_programs(model, [self.input.numpy()], num_threads)
+        for suffix, models in self.onnx.items():
+            found, refused = onnx_programs(models, [self.input.numpy()], num_threads)
             calls |= {f"{peer}{suffix}": call for peer, call in found.items()}
             missing |= {f"{peer}{suffix}": why for peer, why in refused.items()}
         peaks: list[float] = []

@@ -119,12 +119,12 @@ def _add_peers(
     missing: dict[str, str],
 ) -> None:
     """Adds PyTorch with the model's engine, and ONNX Runtime and OpenVINO where they take the model."""
-    from qtorch_relay.peers import STARTS, PeerUnavailableError, export_onnx, onnx_programs, torch_program
+    from qtorch_relay.peers import STARTS, PeerUnavailableError, export_for_peers, onnx_programs, torch_program
 
     module, tensors, run = torch_program(model, engine, arrays, num_threads)
     calls[f"PyTorch {engine}"] = run
     try:
-        exported = export_onnx(module, tensors)
+        exported = export_for_peers(module, tensors)
     except PeerUnavailableError as error:
         missing.update({name: str(error) for name in STARTS})
         return

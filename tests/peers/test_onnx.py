@@ -12,7 +12,7 @@ from torch.ao.nn import quantized
 from torch.ao.quantization import default_dynamic_qconfig, per_channel_dynamic_qconfig, quantize_dynamic
 
 from qtorch_relay.capture.engine import quantized_engine
-from qtorch_relay.peers import PeerUnavailableError, export_onnx, onnx_programs
+from qtorch_relay.peers import PeerUnavailableError, export_for_peers, export_onnx, onnx_programs
 
 onnx = pytest.importorskip("onnx")
 
@@ -41,7 +41,7 @@ class Sorts(nn.Module):
 
 
 def run_everywhere(module: nn.Module, x: torch.Tensor) -> dict[str, np.ndarray]:
-    calls, missing = onnx_programs(export_onnx(module, [x]), [x.numpy()], 1)
+    calls, missing = onnx_programs(export_for_peers(module, [x]), [x.numpy()], 1)
     assert not {name for name, why in missing.items() if "not installed" not in why}
     return {name: call()[0] for name, call in calls.items()}
 
