@@ -106,7 +106,7 @@ def binary_arguments(spec: AddSpec | FixedAddSpec | MulSpec, seed: int, extreme:
         scales = (0.5, 0.25, 1.0)
         qparams = [PerTensor(scale, q.zero_point, q.dtype) for scale, q in zip(scales, qparams, strict=True)]
     low, high = code_range(spec.dtype)
-    clamp = (qparams[2].zero_point, high - 9) if seed % 3 == 0 else (low, high)
+    clamp = (min(qparams[2].zero_point, high - 9), high - 9) if seed % 3 == 0 else (low, high)
     return Arguments(inputs, (*qparams, *clamp))
 
 

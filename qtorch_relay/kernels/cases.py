@@ -99,6 +99,14 @@ DEPTHWISE = (
     _depthwise(1, 56, 56, 144, 3),
 )
 
+# around vectors of 8 channels and the tiles of 16 registers
+NARROW_CONV2D = (
+    *(Conv2dSpec(1, 3, 5, 24, channels, 3, 3, padding=(1, 1, 1, 1)) for channels in (3, 7, 8, 9, 23, 25)),
+    *(Conv2dSpec(1, 1, pixels, 12, 24, 1, 1) for pixels in (2, 3, 4, 5, 6, 7, 11, 12, 13)),
+    Conv2dSpec(1, 5, 5, 32, 32, 3, 3, padding=(1, 1, 1, 1), groups=4, requantize="real"),
+)
+NARROW_DEPTHWISE = tuple(_depthwise(1, 5, 4, channels, 3) for channels in (7, 8, 9, 23, 25, 33))
+
 _PAIRS: tuple[tuple[int, int, int, int, int, int, Requantization], ...] = (
     *((1, 5, 6, channels, 3, 1, "accumulator") for channels in (8, 16, 24, 40, 64, 72, 120, 136, 200)),
     *((2, size, 9 - size, 24, 3, 2, "accumulator") for size in range(1, 9)),

@@ -135,8 +135,20 @@ def _no_constants(_spec: Any) -> list[npt.NDArray[Any]]:
     return []
 
 
+# Which of the cases an instruction set runs, as (start, step): loops are the same on all, and each case is compiled.
+_SHARES = {"x86-avx2": (0, 2), "x86-avx512": (1, 2), "x86-avxvnni": (1, 3)}
+
+
 def _rows(isa: Isa) -> tuple[Kernel, ...]:
     """Returns the kernels of an instruction set, in order of preference."""
+    start, step = _SHARES.get(isa.NAME, (0, 1))
+
+    def share(whole: tuple[Any, ...]) -> tuple[Any, ...]:
+        return whole[start::step]
+
+    def narrow(more: tuple[Any, ...]) -> tuple[Any, ...]:
+        return more if isa.LANES == 8 else ()
+
     dot, codes, suffix = f"1x{isa.LANES}x4", f"x{4 * isa.LANES}", isa.NAME.replace("-", "_")
     return (
         Kernel(
@@ -148,7 +160,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             pack=partial(pack_dense, isa),
             reference=reference.dense,
             arguments=matmul_arguments,
-            cases=cases.DENSE,
+            cases=share(cases.DENSE),
             benchmarks=benchmarks.DENSE,
             refine=partial(refine_dense, isa),
             form=partial(_form, isa),
@@ -162,7 +174,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             pack=partial(pack_dynamic_dense, isa),
             reference=reference.dynamic_dense,
             arguments=dynamic_dense_arguments,
-            cases=cases.DYNAMIC_DENSE,
+            cases=share(cases.DYNAMIC_DENSE),
             benchmarks=benchmarks.DYNAMIC_DENSE,
             refine=partial(refine_dynamic_dense, isa),
             form=partial(_form, isa),
@@ -176,7 +188,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             pack=partial(pack_depthwise, isa),
             reference=reference.conv2d,
             arguments=matmul_arguments,
-            cases=cases.DEPTHWISE,
+            cases=share(cases.DEPTHWISE) + narrow(cases.NARROW_DEPTHWISE),
             benchmarks=benchmarks.DEPTHWISE,
             refine=partial(refine_depthwise, isa),
             form=partial(_form, isa),
@@ -190,7 +202,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             pack=partial(pack_depthwise_pairs, isa),
             reference=reference.depthwise_pairs,
             arguments=matmul_arguments,
-            cases=cases.DEPTHWISE_PAIRS,
+            cases=share(cases.DEPTHWISE_PAIRS),
             benchmarks=benchmarks.DEPTHWISE_PAIRS,
         ),
         Kernel(
@@ -202,7 +214,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             pack=partial(pack_conv2d, isa),
             reference=reference.conv2d,
             arguments=matmul_arguments,
-            cases=cases.CONV2D,
+            cases=share(cases.CONV2D) + narrow(cases.NARROW_CONV2D),
             benchmarks=benchmarks.CONV2D,
             refine=partial(refine_conv2d, isa),
             form=partial(_form, isa),
@@ -216,7 +228,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             pack=pack_quantize,
             reference=reference.quantize,
             arguments=quantize_arguments,
-            cases=cases.QUANTIZE,
+            cases=share(cases.QUANTIZE),
             benchmarks=benchmarks.QUANTIZE,
         ),
         Kernel(
@@ -228,7 +240,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             pack=_no_constants,
             reference=reference.choose_qparams,
             arguments=choose_qparams_arguments,
-            cases=cases.CHOOSE_QPARAMS,
+            cases=share(cases.CHOOSE_QPARAMS),
             benchmarks=benchmarks.CHOOSE_QPARAMS,
         ),
         Kernel(
@@ -240,7 +252,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             pack=_no_constants,
             reference=reference.dynamic_quantize,
             arguments=dynamic_quantize_arguments,
-            cases=cases.DYNAMIC_QUANTIZE,
+            cases=share(cases.DYNAMIC_QUANTIZE),
             benchmarks=benchmarks.DYNAMIC_QUANTIZE,
         ),
         Kernel(
@@ -252,7 +264,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             pack=pack_dequantize,
             reference=reference.dequantize,
             arguments=dequantize_arguments,
-            cases=cases.DEQUANTIZE,
+            cases=share(cases.DEQUANTIZE),
             benchmarks=benchmarks.DEQUANTIZE,
         ),
         Kernel(
@@ -264,7 +276,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             pack=pack_add,
             reference=reference.add,
             arguments=binary_arguments,
-            cases=cases.ADD,
+            cases=share(cases.ADD),
             benchmarks=benchmarks.ADD,
         ),
         Kernel(
@@ -276,7 +288,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             pack=pack_fixed_add,
             reference=reference.fixed_add,
             arguments=binary_arguments,
-            cases=cases.FIXED_ADD,
+            cases=share(cases.FIXED_ADD),
             benchmarks=benchmarks.FIXED_ADD,
         ),
         Kernel(
@@ -288,7 +300,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             pack=pack_mul,
             reference=reference.mul,
             arguments=binary_arguments,
-            cases=cases.MUL,
+            cases=share(cases.MUL),
             benchmarks=benchmarks.MUL,
         ),
         Kernel(
@@ -300,7 +312,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             pack=pack_lookup,
             reference=lookup_reference,
             arguments=lookup_arguments,
-            cases=cases.LOOKUP,
+            cases=share(cases.LOOKUP),
             benchmarks=benchmarks.LOOKUP,
         ),
         Kernel(
@@ -312,7 +324,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             pack=pack_concatenate,
             reference=concatenate_reference,
             arguments=concatenate_arguments,
-            cases=cases.CONCATENATE,
+            cases=share(cases.CONCATENATE),
             benchmarks=benchmarks.CONCATENATE,
         ),
         Kernel(
@@ -324,7 +336,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             pack=pack_max_pool2d,
             reference=max_pool2d_reference,
             arguments=pool_arguments,
-            cases=cases.MAX_POOL2D,
+            cases=share(cases.MAX_POOL2D),
             benchmarks=benchmarks.MAX_POOL2D,
         ),
         Kernel(
@@ -336,7 +348,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             pack=pack_avg_pool2d,
             reference=avg_pool2d_reference,
             arguments=pool_arguments,
-            cases=cases.AVG_POOL2D,
+            cases=share(cases.AVG_POOL2D),
             benchmarks=benchmarks.AVG_POOL2D,
         ),
     )
