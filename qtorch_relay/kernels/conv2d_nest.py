@@ -29,7 +29,7 @@ from qtorch_relay.kernels.tir import (
 
 CACHE_LINE = 64
 
-MIN_PREFETCHED_BYTES = 16 << 10
+MIN_PREFETCHED_BYTES = 4 << 10
 """Weights of a block from which on the next block's are prefetched."""
 
 
@@ -323,11 +323,12 @@ class Conv2dNest:
     def _prefetch_next_block(self, block: Block, weights: Expr, tile: Expr, dot: Expr) -> None:
         """Fetches a line of the next block's weights at each dot, so that all are there when this block is done.
 
-        The dots of all tiles are counted and fetch every 2^n-th time another line, so n fits the number of tiles.
+        The dots of all tiles are counted and fetch every 2^n-th time another line, so n fits the number of tiles. What
+        lies behind the last block are the next layer's weights, where lift_constants puts them.
         """
         plan = self.plan
         lines = plan.reduction.dots * block.vectors
-        if plan.blocks < 2 or lines * CACHE_LINE < MIN_PREFETCHED_BYTES:
+        if lines * CACHE_LINE < MIN_PREFETCHED_BYTES:
             return
         tiles = plan.max_tiles_per_chunk
         slower = max((tiles // block.vectors).bit_length() - 1, 0)

@@ -16,16 +16,19 @@ LEAST_LIFTED_BYTES = 64
 def lift_constants(mod: Any) -> tuple[Any, dict[str, np.ndarray[Any, Any]]]:
     """Returns mod with one more parameter of main per distinct large constant, and their values in that order.
 
+    Bytes, the codes of weights, come last, in the order of their use: kernels fetch ahead what lies behind the weights
+    they work on, which then are those of the next layer.
     A parameter is named after the first value computed from it. A constant object used twice becomes one parameter.
     """
     main = mod["main"]
     lifter = _Lifter(mod, _names_of_constants(main))
     lifted = lifter.visit_expr(main)
-    params = [*lifted.params, *lifter.variables]
+    lifted_constants = sorted(zip(lifter.variables, lifter.arrays, strict=True), key=lambda pair: pair[1].itemsize == 1)
+    params = [*lifted.params, *(variable for variable, _ in lifted_constants)]
     function = relax.Function(params, lifted.body, lifted.ret_ty, lifted.is_pure, lifted.attrs)
     mod = mod.clone() if hasattr(mod, "clone") else mod
     mod.update_func(mod.get_global_var("main"), function)
-    weights = {var.name: array for var, array in zip(lifter.variables, lifter.arrays, strict=True)}
+    weights = {variable.name: array for variable, array in lifted_constants}
     return mod, weights
 
 

@@ -23,6 +23,7 @@ from qtorch_relay.runtime.interface import Interface
 from qtorch_relay.runtime.linker import find_linker, link
 from qtorch_relay.runtime.specs import Dimension, TensorSpec
 from qtorch_relay.runtime.structure import Structure
+from qtorch_relay.runtime.tensors import side_by_side
 from qtorch_relay.target import Target, missing_on_host
 from qtorch_relay.tir.pipeline import NAME as TIR_PIPELINE
 
@@ -110,7 +111,7 @@ def build(
         replace(_spec(name, found, q), channels_last=last)
         for name, found, q, last in zip(names, types, qparams, layouts, strict=True)
     )
-    arrays = {spec.name: _weight_array(weights[spec.name], spec) for spec in weight_specs}
+    arrays = side_by_side({spec.name: _weight_array(weights[spec.name], spec) for spec in weight_specs})
     if structure is None:
         returns_tuple = isinstance(mod["main"].ret_ty, relax.TupleType)
         structure = {"tuple": list(range(len(outputs)))} if returns_tuple else 0

@@ -6,7 +6,7 @@ torch is used only if the caller already has: its tensors cannot exist before it
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -72,6 +72,20 @@ def aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     copy = empty_aligned(array.shape, str(array.dtype))
     copy[...] = array
     return copy
+
+
+def side_by_side(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Returns copies that lie one behind the other in memory, each at a multiple of 64 bytes, as bundles hold them."""
+    starts, end = [], 0
+    for array in arrays.values():
+        starts.append(end)
+        end += -(-array.nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+    memory = empty_aligned((end,), "uint8")
+    placed = {}
+    for (name, array), start in zip(arrays.items(), starts, strict=True):
+        placed[name] = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        placed[name][...] = array
+    return placed
 
 
 def borrow(array: npt.NDArray[Any]) -> Any:
