@@ -2,7 +2,8 @@
 
 Latencies: all programs of a network take turns in one process, several calls each, so that what disturbs the machine
 disturbs all; medians are told. The dot-product peak is measured between them. Start and memory: a fresh process for
-each program, in turns. Writes JSON, a picture and the README's section; what one run does not measure, --keep keeps.
+each program, in turns. Layers: every call of each program against the peak. Writes JSON, a picture, the layers and the
+README's section; what one run does not measure, --keep keeps in the JSON.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ import torch
 from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 
-from benchmarks import concurrency, report, start_up
+from benchmarks import concurrency, layers, report, start_up
 from benchmarks.network import MODELS, Network
 from benchmarks.results import Results, read, write
 from qtorch_relay.peers.timing import TURNS
 from qtorch_relay.target import host_cpu, resolve
 
-PARTS = ("latency", "start", "concurrency")
+PARTS = ("latency", "start", "concurrency", "layers")
 PACKAGES = ("torch", "onnxruntime", "openvino", "apache-tvm")
 COST_MODEL = "resnet50"
 CONCURRENT_MODELS = ("resnet18", "mobilenet_v2")
@@ -56,6 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             task = bars.add_task("Python threads", total=len(CONCURRENT_MODELS) * concurrency.TURNS * len(counts))
             found = [concurrency.measure(model, counts, lambda: bars.advance(task)) for model in CONCURRENT_MODELS]
             results = replace(results, concurrency=tuple(found))
+        if "layers" in options.parts:
+            task = bars.add_task("layers", total=len(options.models))
+            found_layers = layers.measure(options.models, lambda: bars.advance(task))
+            text = layers.markdown(results, found_layers)
+            options.output.with_name(f"{options.output.name}-layers.md").write_text(text)
     write(results, json_path)
     report.plot(results, options.output.with_suffix(".svg"))
     print(report.section(results))

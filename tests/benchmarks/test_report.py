@@ -9,7 +9,9 @@ import pytest
 
 from benchmarks import report
 from benchmarks.bars import NETWORKS, bars
+from benchmarks.layers import markdown
 from benchmarks.results import OURS, Compile, Concurrency, Results, Row, Start, read, write
+from qtorch_relay.cli.layer_times import LayerTime, LayerTimes
 
 STORED = sorted(report.RESULTS.glob("*.json"))
 
@@ -101,6 +103,18 @@ def test_section_takes_the_place_of_the_old_one(results: Results) -> None:
     assert report.update(new, results) == new
     with pytest.raises(ValueError, match="no <!-- bench -->"):
         report.update("nothing", results)
+
+
+def test_layers_are_told_by_kernel_and_in_order(results: Results) -> None:
+    layers = (
+        LayerTime("3 -> 8", "conv2d_u8__x86", 10.0, 1_000_000, 0.43),
+        LayerTime("add: 2x2", None, 5.0, 0, None),
+        LayerTime("8 -> 8", "conv2d_u8__x86", 30.0, 3_000_000, 0.43),
+    )
+    text = markdown(results, {"resnet18": LayerTimes(layers, 44.0, 235.0)})
+    assert "A call takes 0.044 ms, 39% of the peak." in text
+    assert "| conv2d_u8 | 2 | 40.0 | 88.9% | 4.00 | 43% |" in text
+    assert "| add: 2x2 | generic code | 5.0 | 11.1% | 0.00 |  |" in text
 
 
 def test_plot_is_written(results: Results, tmp_path: Path) -> None:
