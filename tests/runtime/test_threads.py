@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from qtorch_relay.errors import InvalidInputError
 from qtorch_relay.runtime import CompiledModel, ffi, get_num_threads, set_num_threads, threads
 
 CALLS = 400
+TASKS = Path("/proc/self/task")
 X = np.ones((64, 32), "float32")
 
 
@@ -87,6 +90,20 @@ def test_another_thread_follows_the_number_but_cannot_grow(parallel: CompiledMod
         pytest.warns(RuntimeWarning, match="uses 1 of the 2 threads asked for: .* made smaller at the thread's first"),
     ):
         assert pool.submit(work).result() == [1, 1]
+
+
+@pytest.mark.skipif(not TASKS.exists(), reason="counts threads as Linux tells them")
+def test_workers_end_with_their_thread(parallel: CompiledModel, two_cpus: None) -> None:
+    set_num_threads(2)
+    parallel(X)
+    before = len(list(TASKS.iterdir()))
+    for _ in range(5):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(parallel, X).result()
+    deadline = time.monotonic() + 60
+    while len(list(TASKS.iterdir())) > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(list(TASKS.iterdir())) <= before
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 10_000, 1.5, "2", True, None])
