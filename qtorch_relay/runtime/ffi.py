@@ -38,7 +38,7 @@ def _load() -> ModuleType:
     # core, and threads that torch starts later would inherit it. TVM_BIND_THREADS=1 in the environment brings it back.
     os.environ.setdefault("TVM_BIND_THREADS", "0")
     # By default an idle worker spins for 300000 yields: a tenth of a second on idle cores and far longer on busy ones,
-    # where each yield lets others run first. Workers of a thread that has ended spin so too; they were measured to halve
+    # where each yield lets others run first. Those of a thread that has ended spin so too; they were measured to halve
     # the speed of threads that work. 3000 are about a millisecond, more than there is between two layers.
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "3000")
     with _without_torch():
