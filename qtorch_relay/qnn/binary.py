@@ -1,13 +1,13 @@
 """Ops on two tensors of codes that each have their own scale and zero point: qnn.add, qnn.subtract and qnn.mul.
 
-They differ in their arithmetics alone; binary_op makes such an op and its function from a table of those.
+They differ in their arithmetics alone; a BinaryOp is made from a table of those.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.errors import VerifyError
@@ -39,11 +39,27 @@ _BINARY_OPERANDS = (
 )
 
 
-class BinaryOp(Protocol):
-    """The signature of a binary op: Relay's operands and attributes, then ours.
+class BinaryOp:
+    """An op on two tensors of codes, called like a function with Relay's operands and attributes, then ours."""
 
-    arithmetic, rounding and factors: see the op; factors holds the operands that its arithmetic names.
-    """
+    def __init__(self, name: str, doc: str, extensions: Mapping[str, Mapping[str, str]]) -> None:
+        """Defines qnn.<name>.
+
+        doc: its docstring, whose first line says what it gives.
+        extensions: for each arithmetic besides "relay" the names and dtypes of its further operands, one number each.
+        """
+        self.__name__ = self.__qualname__ = name
+        self.__doc__ = doc
+        self._extensions = extensions
+        self._op = define_op(
+            f"qnn.{name}",
+            _BINARY_OPERANDS,
+            ("lhs_axis", "rhs_axis", "arithmetic", "rounding"),
+            _binary_type,
+            self._check,
+            doc.splitlines()[0],
+            extensions={arithmetic: tuple(names) for arithmetic, names in extensions.items()},
+        )
 
     def __call__(
         self,
@@ -62,57 +78,11 @@ class BinaryOp(Protocol):
         rounding: str = UNSET,
         factors: Mapping[str, Any] = MappingProxyType({}),
     ) -> Expr:
-        """Returns the call."""
-
-
-def binary_op(name: str, doc: str, extensions: Mapping[str, Mapping[str, str]]) -> BinaryOp:
-    """Defines qnn.<name> and returns the function that makes its calls.
-
-    doc: its docstring, whose first line says what it gives.
-    extensions: for each arithmetic besides "relay" the names and dtypes of its further operands, one number each.
-    """
-    arithmetics = ("relay", *extensions)
-
-    def check(operands: Operands) -> None:
-        _check_binary(operands)
-        check_choice(operands, "arithmetic", arithmetics)
-        check_choice(operands, "rounding", (UNSET, *ROUNDINGS))
-        for factor, dtype in extensions.get(operands.attrs["arithmetic"], {}).items():
-            check_dtype(operands, factor, (dtype,))
-            operands.scalar(factor)
-        if name == "mul":
-            _check_one_axis(operands)
-
-    op = define_op(
-        f"qnn.{name}",
-        _BINARY_OPERANDS,
-        ("lhs_axis", "rhs_axis", "arithmetic", "rounding"),
-        _binary_type,
-        check,
-        doc.splitlines()[0],
-        extensions={arithmetic: tuple(names) for arithmetic, names in extensions.items()},
-    )
-
-    def build(
-        lhs: Expr,
-        rhs: Expr,
-        lhs_scale: Any,
-        lhs_zero_point: Any,
-        rhs_scale: Any,
-        rhs_zero_point: Any,
-        output_scale: Any,
-        output_zero_point: Any,
-        lhs_axis: int = -1,
-        rhs_axis: int = -1,
-        *,
-        arithmetic: str = "relay",
-        rounding: str = UNSET,
-        factors: Mapping[str, Any] = MappingProxyType({}),
-    ) -> Expr:
-        further = extensions.get(arithmetic, {})
+        """Returns the call. arithmetic: see the op; factors holds the operands that it names."""
+        further = self._extensions.get(arithmetic, {})
         if arithmetic != "relay" and rounding == UNSET:
             rounding = "TONEAREST_EVEN"
-        return op(
+        return self._op(
             {
                 "lhs": lhs,
                 "rhs": rhs,
@@ -127,8 +97,15 @@ def binary_op(name: str, doc: str, extensions: Mapping[str, Mapping[str, str]]) 
             {"lhs_axis": lhs_axis, "rhs_axis": rhs_axis, "arithmetic": arithmetic, "rounding": rounding},
         )
 
-    build.__name__, build.__qualname__, build.__doc__ = name, name, doc
-    return build
+    def _check(self, operands: Operands) -> None:
+        _check_binary(operands)
+        check_choice(operands, "arithmetic", ("relay", *self._extensions))
+        check_choice(operands, "rounding", (UNSET, *ROUNDINGS))
+        for factor, dtype in self._extensions.get(operands.attrs["arithmetic"], {}).items():
+            check_dtype(operands, factor, (dtype,))
+            operands.scalar(factor)
+        if self.__name__ == "mul":
+            _check_one_axis(operands)
 
 
 def _check_one_axis(operands: Operands) -> None:
@@ -183,7 +160,7 @@ def _check_binary(operands: Operands) -> None:
     check_zero_point(operands, "output_zero_point", operands.dtype("lhs"))
 
 
-add = binary_op(
+add = BinaryOp(
     "add",
     """Codes of the sum of two tensors, with the way the sum is computed as an extension.
 
@@ -198,7 +175,7 @@ add = binary_op(
     {"float32": {}, "fixed_point": {"lhs_multiplier": "int32", "rhs_multiplier": "int32", "shift": "int32"}},
 )
 
-subtract = binary_op(
+subtract = BinaryOp(
     "subtract",
     """Codes of the difference of two tensors.
 
@@ -207,7 +184,7 @@ subtract = binary_op(
     {},
 )
 
-mul = binary_op(
+mul = BinaryOp(
     "mul",
     """Codes of the product of two tensors: round(float((qa - za) * (qb - zb)) * multiplier) + zy, clamped.
 

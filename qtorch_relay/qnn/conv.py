@@ -6,19 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from qtorch_relay.errors import VerifyError
-from qtorch_relay.qnn.op_def import (
-    CODES_8BIT,
-    Expr,
-    Operands,
-    as_scale,
-    as_zero_point,
-    check_choice,
-    check_dtype,
-    check_scale,
-    check_zero_point,
-    define_op,
-    tensor_type,
-)
+from qtorch_relay.qnn.op_def import Expr, Operands, check_choice, tensor_type
+from qtorch_relay.qnn.product import call_product, check_product, define_product
 
 _DATA_LAYOUTS = {"NCHW": (0, 1, 2, 3), "NHWC": (0, 3, 1, 2)}
 _KERNEL_LAYOUTS = {"OIHW": (0, 1, 2, 3), "OHWI": (0, 3, 1, 2), "HWIO": (3, 2, 0, 1)}
@@ -65,9 +54,6 @@ def _check_conv2d(operands: Operands) -> None:
     attrs = operands.attrs
     check_choice(operands, "data_layout", tuple(_DATA_LAYOUTS))
     check_choice(operands, "kernel_layout", tuple(_KERNEL_LAYOUTS))
-    check_choice(operands, "out_dtype", ("int32",))
-    check_dtype(operands, "data", CODES_8BIT)
-    check_dtype(operands, "kernel", CODES_8BIT)
     _, in_channels, _, _ = canonical_dims(operands.shape("data"), attrs["data_layout"])
     out_channels, group_channels, *_ = canonical_dims(operands.shape("kernel"), attrs["kernel_layout"])
     groups = attrs["groups"]
@@ -81,15 +67,12 @@ def _check_conv2d(operands: Operands) -> None:
         raise VerifyError("qnn.conv2d: accumulation s16_pairs takes uint8 data and an int8 kernel")
     if min(_conv2d_type(operands).shape.values) < 1:
         raise VerifyError(f"qnn.conv2d: the output of {operands.shape('data')} would be empty")
-    check_scale(operands, "input_scale", run_time_too=True)
-    check_zero_point(operands, "input_zero_point", operands.dtype("data"), run_time_too=True)
-    check_scale(operands, "kernel_scale", out_channels)
-    check_zero_point(operands, "kernel_zero_point", operands.dtype("kernel"), out_channels)
+    check_product(operands, out_channels)
 
 
-_CONV2D = define_op(
+_CONV2D = define_product(
     "qnn.conv2d",
-    ("data", "kernel", "input_zero_point", "kernel_zero_point", "input_scale", "kernel_scale"),
+    "kernel",
     (
         "kernel_size",
         "channels",
@@ -138,15 +121,14 @@ def conv2d(
     saturation to int16, then everything in int32; the zero points' shares are exact. In stock Relay it becomes the
     exact sum.
     """
-    return _CONV2D(
-        {
-            "data": data,
-            "kernel": kernel,
-            "input_zero_point": as_zero_point(input_zero_point),
-            "kernel_zero_point": as_zero_point(kernel_zero_point),
-            "input_scale": as_scale(input_scale),
-            "kernel_scale": as_scale(kernel_scale),
-        },
+    return call_product(
+        _CONV2D,
+        data,
+        kernel,
+        input_zero_point,
+        kernel_zero_point,
+        input_scale,
+        kernel_scale,
         {
             "kernel_size": tuple(kernel_size),
             "channels": channels,

@@ -7,20 +7,8 @@ from typing import Any
 
 from qtorch_relay.errors import VerifyError
 from qtorch_relay.qnn.conv import four_paddings
-from qtorch_relay.qnn.op_def import (
-    CODES_8BIT,
-    Expr,
-    Operands,
-    as_scale,
-    as_zero_point,
-    check_choice,
-    check_dtype,
-    check_scale,
-    check_zero_point,
-    define_op,
-    static_shape,
-    tensor_type,
-)
+from qtorch_relay.qnn.op_def import Expr, Operands, check_choice, static_shape, tensor_type
+from qtorch_relay.qnn.product import call_product, check_product, define_product
 
 
 def transposed_extent(extent: int, kernel: int, stride: int, pad_sum: int, dilation: int, output_padding: int) -> int:
@@ -43,9 +31,6 @@ def _check_conv2d_transpose(operands: Operands) -> None:
     attrs = operands.attrs
     check_choice(operands, "data_layout", ("NCHW",))
     check_choice(operands, "kernel_layout", ("IOHW",))
-    check_choice(operands, "out_dtype", ("int32",))
-    check_dtype(operands, "data", CODES_8BIT)
-    check_dtype(operands, "weight", CODES_8BIT)
     channels, (in_channels, group_outputs, *kernel) = operands.shape("data")[1], operands.shape("weight")
     groups = attrs["groups"]
     if groups < 1 or channels != in_channels or in_channels % groups:
@@ -61,15 +46,12 @@ def _check_conv2d_transpose(operands: Operands) -> None:
         raise VerifyError(f"qnn.conv2d_transpose: kernel_size is {attrs['kernel_size']}, the weight's {tuple(kernel)}")
     if min(_conv2d_transpose_type(operands).shape.values) < 1:
         raise VerifyError(f"qnn.conv2d_transpose: the output of {operands.shape('data')} would be empty")
-    check_scale(operands, "input_scale", run_time_too=True)
-    check_zero_point(operands, "input_zero_point", operands.dtype("data"), run_time_too=True)
-    check_scale(operands, "kernel_scale", group_outputs)
-    check_zero_point(operands, "kernel_zero_point", operands.dtype("weight"), group_outputs)
+    check_product(operands, group_outputs)
 
 
-_CONV2D_TRANSPOSE = define_op(
+_CONV2D_TRANSPOSE = define_product(
     "qnn.conv2d_transpose",
-    ("data", "weight", "input_zero_point", "kernel_zero_point", "input_scale", "kernel_scale"),
+    "weight",
     (
         "strides",
         "padding",
@@ -117,15 +99,14 @@ def conv2d_transpose(
     OH = (H - 1) * stride - top - bottom + dilation * (KH - 1) + output_padding + 1.
     """
     _, group_outputs, *kernel = static_shape(weight)
-    return _CONV2D_TRANSPOSE(
-        {
-            "data": data,
-            "weight": weight,
-            "input_zero_point": as_zero_point(input_zero_point),
-            "kernel_zero_point": as_zero_point(kernel_zero_point),
-            "input_scale": as_scale(input_scale),
-            "kernel_scale": as_scale(kernel_scale),
-        },
+    return call_product(
+        _CONV2D_TRANSPOSE,
+        data,
+        weight,
+        input_zero_point,
+        kernel_zero_point,
+        input_scale,
+        kernel_scale,
         {
             "strides": tuple(strides),
             "padding": four_paddings(padding),

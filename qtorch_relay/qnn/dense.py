@@ -5,19 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from qtorch_relay.errors import VerifyError
-from qtorch_relay.qnn.op_def import (
-    CODES_8BIT,
-    Expr,
-    Operands,
-    as_scale,
-    as_zero_point,
-    check_choice,
-    check_dtype,
-    check_scale,
-    check_zero_point,
-    define_op,
-    tensor_type,
-)
+from qtorch_relay.qnn.op_def import Expr, Operands, tensor_type
+from qtorch_relay.qnn.product import call_product, check_product, define_product
 
 
 def _dense_type(operands: Operands) -> Any:
@@ -25,9 +14,6 @@ def _dense_type(operands: Operands) -> Any:
 
 
 def _check_dense(operands: Operands) -> None:
-    check_dtype(operands, "data", CODES_8BIT)
-    check_dtype(operands, "weight", CODES_8BIT)
-    check_choice(operands, "out_dtype", ("int32",))
     units, features = operands.shape("weight")
     if operands.shape("data")[-1] != features:
         raise VerifyError(
@@ -35,15 +21,12 @@ def _check_dense(operands: Operands) -> None:
         )
     if operands.attrs["units"] != units:
         raise VerifyError(f"qnn.dense: units is {operands.attrs['units']}, the weight has {units} rows")
-    check_scale(operands, "input_scale", run_time_too=True)
-    check_zero_point(operands, "input_zero_point", operands.dtype("data"), run_time_too=True)
-    check_scale(operands, "kernel_scale", units)
-    check_zero_point(operands, "kernel_zero_point", operands.dtype("weight"), units)
+    check_product(operands, units)
 
 
-_DENSE = define_op(
+_DENSE = define_product(
     "qnn.dense",
-    ("data", "weight", "input_zero_point", "kernel_zero_point", "input_scale", "kernel_scale"),
+    "weight",
     ("units", "out_dtype"),
     _dense_type,
     _check_dense,
@@ -68,14 +51,13 @@ def dense(
     Shapes: data [..., K] (Relay's is two-dimensional; more leading dimensions are ours); weight [units, K]; out [...,
     units].
     """
-    return _DENSE(
-        {
-            "data": data,
-            "weight": weight,
-            "input_zero_point": as_zero_point(input_zero_point),
-            "kernel_zero_point": as_zero_point(kernel_zero_point),
-            "input_scale": as_scale(input_scale),
-            "kernel_scale": as_scale(kernel_scale),
-        },
+    return call_product(
+        _DENSE,
+        data,
+        weight,
+        input_zero_point,
+        kernel_zero_point,
+        input_scale,
+        kernel_scale,
         {"units": units, "out_dtype": out_dtype},
     )

@@ -6,19 +6,8 @@ import re
 from typing import Any
 
 from qtorch_relay.errors import VerifyError
-from qtorch_relay.qnn.op_def import (
-    CODES_8BIT,
-    Expr,
-    Operands,
-    as_scale,
-    as_zero_point,
-    check_choice,
-    check_dtype,
-    check_scale,
-    check_zero_point,
-    define_op,
-    tensor_type,
-)
+from qtorch_relay.qnn.op_def import Expr, Operands, tensor_type
+from qtorch_relay.qnn.product import call_product, check_product, define_product
 
 
 def _type(operands: Operands) -> Any:
@@ -29,9 +18,6 @@ def _type(operands: Operands) -> Any:
 
 
 def _check(operands: Operands) -> None:
-    check_dtype(operands, "data", CODES_8BIT)
-    check_dtype(operands, "weight", CODES_8BIT)
-    check_choice(operands, "out_dtype", ("int32",))
     tiles = re.fullmatch(r"NC(\d+)n(\d+)c", operands.attrs["kernel_layout"])
     outer_n, outer_c, inner_n, inner_c = operands.shape("weight")
     if tiles is None or (int(tiles[1]), int(tiles[2])) != (inner_n, inner_c):
@@ -49,15 +35,12 @@ def _check(operands: Operands) -> None:
         raise VerifyError(
             f"qnn.contrib_dense_pack: units is {operands.attrs['units']}, the weight has {units} output features"
         )
-    check_scale(operands, "input_scale")
-    check_zero_point(operands, "input_zero_point", operands.dtype("data"))
-    check_scale(operands, "kernel_scale", units)
-    check_zero_point(operands, "kernel_zero_point", operands.dtype("weight"), units)
+    check_product(operands, units, run_time_input=False)
 
 
-_DENSE_PACK = define_op(
+_DENSE_PACK = define_product(
     "qnn.contrib_dense_pack",
-    ("data", "weight", "input_zero_point", "kernel_zero_point", "input_scale", "kernel_scale"),
+    "weight",
     ("kernel_layout", "units", "out_dtype"),
     _type,
     _check,
@@ -83,14 +66,13 @@ def contrib_dense_pack(
 
     Shapes: data [M, K] uint8 or int8; weight [N // n, K // c, n, c]; out [M, N].
     """
-    return _DENSE_PACK(
-        {
-            "data": data,
-            "weight": weight,
-            "input_zero_point": as_zero_point(input_zero_point),
-            "kernel_zero_point": as_zero_point(kernel_zero_point),
-            "input_scale": as_scale(input_scale),
-            "kernel_scale": as_scale(kernel_scale),
-        },
+    return call_product(
+        _DENSE_PACK,
+        data,
+        weight,
+        input_zero_point,
+        kernel_zero_point,
+        input_scale,
+        kernel_scale,
         {"kernel_layout": kernel_layout, "units": units, "out_dtype": out_dtype},
     )
