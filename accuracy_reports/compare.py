@@ -23,8 +23,8 @@ from qtorch_relay.frontend.importer import ImportedLayer, import_graph
 from qtorch_relay.numerics.core import quantize_f32
 from qtorch_relay.pipeline import compile_imported
 from qtorch_relay.qparams import PerTensor, QuantizedTensor
+from qtorch_relay.runtime.random_inputs import DEFAULT_SEED, random_inputs
 
-DEFAULT_SEED = 0
 # One float layer, in float32 steps. A sum's rounding errors grow with the root of the number of its terms (the partial
 # sums of random terms do, and each is rounded), so a layer with more than 32 ** 2 terms may differ by that root.
 LAYER_STEPS = 32.0
@@ -137,18 +137,6 @@ class Comparison:
         return {**data, "differing": self.differing, "first_differing": None if first is None else first.name}
 
 
-def random_inputs(captured: CapturedModel, seed: int = DEFAULT_SEED) -> list[npt.NDArray[Any]]:
-    """Returns seeded inputs: standard normal floats, integers below 2."""
-    rng = np.random.default_rng(seed)
-    arrays: list[npt.NDArray[Any]] = []
-    for graph_input in captured.graph.inputs:
-        if graph_input.dtype.startswith("float"):
-            arrays.append(rng.standard_normal(graph_input.shape).astype(graph_input.dtype))
-        else:
-            arrays.append(rng.integers(0, 2, graph_input.shape).astype(graph_input.dtype))
-    return arrays
-
-
 def compare_model(
     model: Any,
     input_infos: Any,
@@ -165,7 +153,8 @@ def compare_model(
     kernels: False compares the portable path. inputs: one array per model input; None = seeded random ones.
     """
     captured = capture_model(model, input_infos, engine)
-    arrays = list(inputs) if inputs is not None else random_inputs(captured, seed)
+    given = inputs if inputs is not None else random_inputs(((x.shape, x.dtype) for x in captured.graph.inputs), seed)
+    arrays = list(given)
     return compare_captured(captured, run_reference(captured, arrays), arrays, target, kernels=kernels)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
-import numpy as np
 import numpy.typing as npt
 import typer
 
@@ -16,7 +15,7 @@ from qtorch_relay.cli.console import note, print_json, print_table, progress
 from qtorch_relay.cli.layer_times import LayerTimes, layer_times
 from qtorch_relay.cli.open_model import HOST, open_model
 from qtorch_relay.cli.options import Engine, Inputs, Json, TargetName, Threads, parse_inputs, set_threads
-from qtorch_relay.runtime import CompiledModel
+from qtorch_relay.runtime.random_inputs import random_inputs
 
 OURS = "qtorch_relay"
 Calls = dict[str, Callable[[], Any]]
@@ -52,7 +51,8 @@ def bench(
     set_threads(threads)
     infos = parse_inputs(model, inputs) if inputs else None
     compiled = open_model(model, infos, engine, target)
-    arrays = _random_inputs(compiled)
+    specs = compiled.interface.tensors_at(1)[: len(compiled.inputs)]
+    arrays = random_inputs((spec.fixed_shape, spec.dtype) for spec in specs)
     if layers:
         _print_layers(model, layer_times(compiled, arrays, rounds), threads, as_json)
         return
@@ -95,19 +95,6 @@ def _print_layers(model: Path, times: LayerTimes, threads: int | None, as_json: 
         "" if times.peak_gmacs is None else f", {times.share_of_peak:.0%} of the peak of {times.peak_gmacs:.0f} GMAC/s"
     )
     print(f"a call: {times.latency_us / 1e3:.3f} ms{peak}; its layers, one by one: {times.sum_us / 1e3:.3f} ms")
-
-
-def _random_inputs(compiled: CompiledModel) -> list[npt.NDArray[Any]]:
-    """Returns seeded arrays: normal floats, integers below 2; a dimension with a name is 1."""
-    rng = np.random.default_rng(0)
-    arrays: list[npt.NDArray[Any]] = []
-    for spec in compiled.inputs:
-        shape = tuple(size if isinstance(size, int) else 1 for size in spec.shape)
-        if spec.dtype.startswith("float"):
-            arrays.append(rng.standard_normal(shape).astype(spec.dtype))
-        else:
-            arrays.append(rng.integers(0, 2, shape).astype(spec.dtype))
-    return arrays
 
 
 def _add_peers(

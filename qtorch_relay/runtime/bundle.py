@@ -24,6 +24,7 @@ from qtorch_relay.runtime import ffi
 from qtorch_relay.runtime.compiled_model import CompiledModel
 from qtorch_relay.runtime.interface import Golden
 from qtorch_relay.runtime.manifest import GOLDEN_SIZE, PART_NAMES, Manifest, Part, dump, offsets, parse
+from qtorch_relay.runtime.random_inputs import random_inputs
 from qtorch_relay.runtime.specs import TensorSpec, empty_aligned
 from qtorch_relay.target import check_runnable, missing_on_host
 
@@ -31,7 +32,6 @@ _MANIFEST = "manifest.json"
 _COMMENT = b"qtorch_relay sha256:"
 _MAX_MANIFEST_BYTES = 64 << 20
 _READ_BYTES = 4 << 20
-_GOLDEN_SEED = 0
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -179,18 +179,6 @@ def _make_golden(model: CompiledModel) -> Golden | None:
     """Returns seeded inputs with the outputs for them, or None if this host cannot run the target."""
     if missing_on_host(model.target) is not None:
         return None
-    rng = np.random.default_rng(_GOLDEN_SEED)
     specs = model.interface.tensors_at(GOLDEN_SIZE)[: len(model.inputs)]
-    inputs = tuple(_random_input(rng, spec) for spec in specs)
+    inputs = tuple(random_inputs((spec.fixed_shape, spec.dtype) for spec in specs))
     return Golden(inputs, model.run_flat(inputs))
-
-
-def _random_input(rng: np.random.Generator, spec: TensorSpec) -> npt.NDArray[Any]:
-    if spec.dtype.startswith("float"):
-        return rng.standard_normal(spec.fixed_shape).astype(spec.dtype)
-    if spec.dtype in ("uint8", "int8"):
-        return rng.integers(0, 128, spec.fixed_shape).astype(spec.dtype)
-    # Wider integers are mostly indices, where 0 and 1 are legal in all but the smallest tables, or offsets, which must
-    # not decrease.
-    flat = np.sort(rng.integers(0, 2, spec.fixed_shape), axis=None)
-    return flat.reshape(spec.fixed_shape).astype(spec.dtype)
