@@ -17,7 +17,7 @@ from accuracy_reports.zoo import quantized_model, random_images
 from qtorch_relay.capture.engine import ENGINES, quantized_engine
 from qtorch_relay.cli import app
 from qtorch_relay.coverage import cover
-from qtorch_relay.errors import InvalidInputError, UnsupportedOpError
+from qtorch_relay.errors import FloatModelWarning, InvalidInputError, UnsupportedOpError
 from tests.frontend.models import UNOPTIMIZED, Conv, quantize, weight
 
 BATCHES = (1, 2, 5)
@@ -205,14 +205,32 @@ def test_a_size_that_a_number_of_the_model_limits_is_refused() -> None:
         qr.from_pytorch(torch.jit.script(Limited()), [("x", ("n", 4))], "fbgemm")
 
 
-class Sigmoid(nn.Module):
+class Repeated(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.sigmoid(quantize(x).dequantize())
+        return quantize(x).dequantize().repeat(1, x.size(0))
 
 
-def test_an_op_whose_arithmetic_depends_on_the_size_is_named() -> None:
-    with pytest.raises(UnsupportedOpError, match=r"in \w+, the attributes of torch\.sigmoid differ: .*8.* becomes"):
-        qr.from_pytorch(Sigmoid(), [("x", ("n", 4))], "fbgemm")
+def test_an_op_whose_attributes_depend_on_the_size_is_named() -> None:
+    with pytest.raises(UnsupportedOpError, match=r"in \w+, the attributes of relax\.tile differ: .*1, 2.* becomes"):
+        qr.from_pytorch(Repeated(), [("x", ("n", 4))], "fbgemm")
+
+
+class Floats(nn.Module):
+    """Float functions whose arithmetic depends on where a vector ends."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        gates = torch.sigmoid(x), nn.functional.silu(x), nn.functional.gelu(x)
+        return *gates, x.softmax(-1), x.softmax(1), x.log_softmax(-1), nn.functional.layer_norm(x, (33,))
+
+
+@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX512", reason="PyTorch has other vectors")
+def test_float_functions_of_any_size_are_equal() -> None:
+    with pytest.warns(FloatModelWarning):
+        compiled = qr.compile(Floats(), [("x", (3, "n", 33))], "host", "fbgemm")
+    for size in (1, 2, 7, 40):
+        x = torch.randn(3, size, 33) * 3
+        for ours, theirs in zip(compiled(x), Floats()(x), strict=True):
+            assert torch.equal(ours, theirs)
 
 
 class Wide(nn.Module):

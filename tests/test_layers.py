@@ -17,13 +17,14 @@ TORCH_FOLDERS = ("qtorch_relay/capture", "qtorch_relay/demo", "qtorch_relay/peer
 
 # Ops that become TIR, each file on those before it.
 TIR = (
+    "qtorch_relay.tir.functions",
     "qtorch_relay.tir.ops",
     "qtorch_relay.tir.indices",
+    "qtorch_relay.tir.grid_sample",
     "qtorch_relay.tir.qparams",
     "qtorch_relay.tir.recurrent",
     "qtorch_relay.tir.linear_fp16",
     "qtorch_relay.tir.pair_sums",
-    "qtorch_relay.tir.functions",
     "qtorch_relay.tir.softmax",
     "qtorch_relay.tir.gelu",
     "qtorch_relay.tir.layer_norm",

@@ -1,8 +1,8 @@
 """Relax ops that become one TIR expression per element, for float arithmetic that Relax cannot say.
 
     torch.fma(a, b, c)         a * b + c of float32, rounded once
-    torch.sigmoid(x, run)      as PyTorch computes it, see tir/math.py
-    torch.silu(x, run)         likewise
+    torch.sigmoid(x)           as PyTorch computes it, see tir/math.py
+    torch.silu(x)              likewise
     torch.tanh(x)              correctly rounded, see tir/math.py
 
 TVM legalizes them like its own ops, and fuses what they become with their neighbours.
@@ -10,12 +10,12 @@ TVM legalizes them like its own ops, and fuses what they become with their neigh
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from qtorch_relay._tvm import Call, Op, T, TensorType, define_relax_op, register_op_attr, relax, te
 from qtorch_relay.tir import math as tir_math
+from qtorch_relay.tir.functions import product
 
 Expr = Any
 Legalize = Callable[[Any, Any], Expr]
@@ -81,23 +81,19 @@ def _is_one(extent: Any) -> bool:
     return int(extent.value) == 1 if hasattr(extent, "value") else extent == 1
 
 
-def sigmoid(x: Expr, run: int | None = None) -> Expr:
+def sigmoid(x: Expr) -> Expr:
     """Returns PyTorch's sigmoid of a float32 tensor, to the last bit.
 
-    run: the length of the stretches that PyTorch walks through with vector code, each ending in less than VECTOR_RUN
-    elements that it leaves to the C library; None: the whole tensor is one. (With threads, PyTorch cuts tensors of
-    more than 32768 elements into such stretches.)
+    PyTorch walks through a tensor with vector code and leaves fewer than VECTOR_RUN elements at its end to the C
+    library.
+    (With threads it cuts tensors of more than 32768 elements into stretches that end so.)
     """
-    return call_tir_op("torch.sigmoid", [x], run=_run(x, run))
+    return call_tir_op("torch.sigmoid", [x])
 
 
-def silu(x: Expr, run: int | None = None) -> Expr:
-    """Returns PyTorch's silu of a float32 tensor, to the last bit; run as in sigmoid."""
-    return call_tir_op("torch.silu", [x], run=_run(x, run))
-
-
-def _run(x: Expr, run: int | None) -> int:
-    return math.prod(int(extent) for extent in _shape(x)) if run is None else run
+def silu(x: Expr) -> Expr:
+    """Returns PyTorch's silu of a float32 tensor, to the last bit; its last elements as in sigmoid."""
+    return call_tir_op("torch.silu", [x])
 
 
 def tanh(x: Expr) -> Expr:
@@ -110,32 +106,31 @@ def _infer_same(call: Any, _builder: Any) -> Any:
     return TensorType(_shape(call.args[0]), "float32")
 
 
-def _legalize_by_runs(function: Callable[..., Expr]) -> Legalize:
-    """Returns how an op of function(x, exp_of) is legalized: exp is SLEEF's in runs, the C library's at their ends."""
-    name = function.__name__
+def _legalize_with_end(function: Callable[..., Expr]) -> Legalize:
+    """Returns how an op of function(x, exp_of) is legalized: exp is SLEEF's, at the tensor's end the C library's."""
 
     def legalize(builder: Any, call: Any) -> Expr:
-        shape, run = _shape(call), int(call.attrs["run"])
-        whole = run // tir_math.VECTOR_RUN * tir_math.VECTOR_RUN
-
         def compute(x: Any, table: Any) -> Any:
+            size = product(x.shape)
+            whole = size // tir_math.VECTOR_RUN * tir_math.VECTOR_RUN
+
             def element(*index: Any) -> Any:
                 value = x(*index)
-                if whole == run:
+                if isinstance(size, int) and whole == size:
                     return function(value)
                 rest = function(value, lambda exponent: tir_math.exp_c(exponent, table))
-                if whole == 0:
+                if isinstance(size, int) and whole == 0:
                     return rest
-                return T.if_then_else(_flat(index, shape) % run < whole, function(value), rest)
+                return T.if_then_else(_flat(index, x.shape) < whole, function(value), rest)
 
-            return te.compute(shape, element, name=name)
+            return te.compute(x.shape, element, name=function.__name__)
 
         return builder.call_te(compute, call.args[0], relax.const(tir_math.EXP_C_TABLE, "float64"))
 
     return legalize
 
 
-def _flat(index: tuple[Any, ...], shape: list[Any]) -> Any:
+def _flat(index: tuple[Any, ...], shape: Sequence[Any]) -> Any:
     flat = index[0] if index else 0
     for i, extent in zip(index[1:], shape[1:], strict=True):
         flat = flat * extent + i
@@ -150,6 +145,6 @@ def _legalize_tanh(builder: Any, call: Any) -> Expr:
 
 
 define_tir_op("torch.fma", "a * b + c, rounded once", ("a", "b", "c"), _infer_fma, _legalize_fma)
-define_tir_op("torch.sigmoid", "PyTorch's sigmoid", ("x",), _infer_same, _legalize_by_runs(tir_math.sigmoid))
-define_tir_op("torch.silu", "PyTorch's silu", ("x",), _infer_same, _legalize_by_runs(tir_math.silu))
+define_tir_op("torch.sigmoid", "PyTorch's sigmoid", ("x",), _infer_same, _legalize_with_end(tir_math.sigmoid))
+define_tir_op("torch.silu", "PyTorch's silu", ("x",), _infer_same, _legalize_with_end(tir_math.silu))
 define_tir_op("torch.tanh", "tanh, correctly rounded", ("x",), _infer_same, _legalize_tanh)
