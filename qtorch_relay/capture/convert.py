@@ -94,7 +94,9 @@ class _Converter:
         source = self._sources.line(node)
         schema = None if op.startswith("prim::") else parse_schema(node.schema())
         values = list(node.inputs())
-        names = [a.name for a in schema.arguments] if schema is not None else [str(i) for i in range(len(values))]
+        names = [] if schema is None else [a.name for a in schema.arguments]
+        # prim ops have no schema; aten::format takes any number of arguments behind those in its schema
+        names += [str(i) for i in range(len(names), len(values))]
         label = f"{_reader_name(node)}{self._sources.place(node)}"
         return Node(
             op=op,

@@ -148,5 +148,6 @@ _PRIM: dict[str, Callable[[Any, list[Any]], tuple[Any, ...]]] = {
     "prim::TupleUnpack": lambda node, args: tuple(args[0]),
     "prim::Uninitialized": lambda node, args: (None,),
     "prim::isinstance": _is_instance,
+    "prim::type": lambda node, args: (args[0].type,),
     "prim::unchecked_cast": lambda node, args: (args[0],),
 }

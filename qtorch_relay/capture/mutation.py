@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from qtorch_relay.capture.interpreter import parse_schema
 from qtorch_relay.capture.passes import all_nodes
 from qtorch_relay.capture.provenance import SourceMap
+from qtorch_relay.capture.written_views import written_input
 from qtorch_relay.errors import UnsupportedOpError
 
 
@@ -26,8 +26,9 @@ def refuse_state(graph: Any, sources: SourceMap) -> None:
     ]
     places: list[str] = []
     for node in all_nodes(graph):
-        target = _mutated_input(node)
-        if target is None:
+        target = written_input(node)
+        # a list that grows by a tensor of the model leaves the tensor as it is
+        if target is None or not target.type().isSubtypeOf(torch._C.TensorType.get()):
             continue
         changed = [v.debugName() for v in attributes if aliases.may_contain_alias(target, v)]
         places += [f"{node.kind()}{sources.place(node)} changes {name}" for name in changed if "self." in name]
@@ -37,18 +38,19 @@ def refuse_state(graph: Any, sources: SourceMap) -> None:
         )
 
 
-def rename_mutated(graph: Any, sources: SourceMap) -> None:
+def rename_mutated(graph: Any, sources: SourceMap, understood: frozenset[str] = frozenset()) -> None:
     """Makes later uses of a mutated value use the in-place op's output.
 
         %y = aten::relu_(%x); %z = f(%x)    ->    %y = aten::relu_(%x); %z = f(%y)
 
+    understood: the results of writes that write_back has taken care of.
     Raises: UnsupportedOpError if another name of the same memory is read afterwards (it would keep the old values),
     or if the memory belongs to the model; all such places are listed.
     """
     problems: list[str] = []
     for node in list(all_nodes(graph)):
-        target = _mutated_input(node)
-        if target is None:
+        target = written_input(node)
+        if target is None or any(value.debugName() in understood for value in node.outputs()):
             continue
         reason = _problem(graph, node, target)
         if reason is not None:
@@ -61,26 +63,6 @@ def rename_mutated(graph: Any, sources: SourceMap) -> None:
             "tensors or lists are changed in place in a way that cannot be imported: "
             f"{'; '.join(problems)}; use the form that returns a new value"
         )
-
-
-# Ops that write to their first input if this argument is true, although their schemas do not say so.
-_SILENTLY_IN_PLACE = {"quantized::relu6": "inplace"}
-
-
-def _mutated_input(node: Any) -> Any | None:
-    schema = parse_schema(node.schema())
-    if schema is None:
-        return None
-    if node.kind() in _SILENTLY_IN_PLACE:
-        names = [argument.name for argument in schema.arguments]
-        asked = node.inputsAt(names.index(_SILENTLY_IN_PLACE[node.kind()])).toIValue()
-        return node.inputsAt(0) if asked else None
-    if not schema.is_mutable:
-        return None
-    for argument, value in zip(schema.arguments, node.inputs(), strict=True):
-        if argument.is_out or (argument.alias_info is not None and argument.alias_info.is_write):
-            return value
-    return None
 
 
 def _problem(graph: Any, node: Any, target: Any) -> str | None:

@@ -112,6 +112,22 @@ def _detached(value: Any) -> Any:
     return value
 
 
+# What a program can ask of the mode it runs in. It is imported as it runs in inference: without gradients and
+# automatic casts.
+_MODES = frozenset({
+    "aten::is_grad_enabled", "aten::is_autocast_enabled", "aten::is_autocast_cpu_enabled",
+})  # fmt: skip
+
+
+def answer_modes(graph: Any) -> None:
+    """Replaces questions for the mode that the program runs in by constants, which choose branches."""
+    for node in list(all_nodes(graph)):
+        if node.kind() in _MODES:
+            with graph.insert_point_guard(node):
+                node.output().replaceAllUsesWith(graph.insertConstant(False))
+            node.destroy()
+
+
 def drop_messages(graph: Any, sources: SourceMap) -> None:
     """Removes prints and warnings from the program; each is a Python warning now, at import."""
     for node in list(all_nodes(graph)):

@@ -16,14 +16,17 @@ import torch
 from qtorch_relay.capture.inputs import InputSpec
 from qtorch_relay.capture.interpreter import has_rule, op_name, parse_schema, run_node
 from qtorch_relay.capture.made_tensors import fold_made_tensors
-from qtorch_relay.capture.passes import fold
+from qtorch_relay.capture.passes import all_nodes, fold
 from qtorch_relay.capture.provenance import SourceMap
+from qtorch_relay.capture.written_views import written_input
 from qtorch_relay.errors import InvalidInputError
 from qtorch_relay.layout import Layout
 
+# What can be asked of a tensor without its numbers; whether it is another one, too.
 _SHAPE_QUERIES = frozenset({
     "aten::size", "aten::dim", "aten::len", "aten::numel", "prim::shape", "prim::dtype", "prim::device", "prim::layout",
     "prim::is_quantized", "prim::is_cuda", "prim::requires_grad", "aten::is_floating_point", "aten::is_complex",
+    "aten::__is__", "aten::__isnot__", "prim::is_nested",
 })  # fmt: skip
 # Ops whose output shape depends on the values of their inputs, and ops with an effect other than their outputs.
 _NOT_RUN = frozenset({
@@ -38,10 +41,10 @@ class _NodeError(Exception):
     """A node cannot run on what it was given."""
 
 
-def specialize(graph: Any, specs: Sequence[InputSpec], sources: SourceMap) -> Mapping[str, Layout]:
+def specialize(graph: Any, specs: Sequence[InputSpec], sources: SourceMap) -> Mapping[str, Any]:
     """Folds shape queries and all that follows from them, until nothing changes.
 
-    Returns: how the last run held the values in memory, by their names.
+    Returns: the values of the last run, by their names.
     Raises: InvalidInputError if the model cannot take inputs of these shapes and dtypes.
     """
     examples = [spec.example() for spec in specs]
@@ -59,6 +62,11 @@ def specialize(graph: Any, specs: Sequence[InputSpec], sources: SourceMap) -> Ma
         if changed:
             fold(graph)
     _refuse_certain_exception(graph, sources)
+    return values
+
+
+def layouts_of(values: Mapping[str, Any]) -> Mapping[str, Layout]:
+    """Returns how a run held its values in memory, by their names."""
     return {name: _layout(value) for name, value in values.items() if _is_strided(value)}
 
 
@@ -90,10 +98,11 @@ def _fold_queries(graph: Any, examples: list[torch.Tensor], sources: SourceMap) 
     for value, example in zip(graph.inputs(), examples, strict=True):
         values[value.debugName()] = example
     aliases = graph.alias_db()
+    changing = [target for node in all_nodes(graph) if (target := written_input(node)) is not None and _holds(target)]
     changed = False
     for node in list(graph.nodes()):
         names = [v.debugName() for v in node.inputs()]
-        if not _can_run(node, aliases) or any(name not in values for name in names):
+        if not _can_run(node, aliases, changing) or any(name not in values for name in names):
             continue
         args = [values[name] for name in names]
         if node.kind() == "aten::index" and any(_is_mask(index) for index in args[1]):
@@ -121,8 +130,17 @@ def _is_mask(index: Any) -> bool:
     return isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8)
 
 
-def _can_run(node: Any, aliases: Any) -> bool:
-    if node.kind() in _NOT_RUN or op_name(node) == "aten::where" or node.isNondeterministic():
+def _holds(value: Any) -> bool:
+    """Says whether a value is a list, tuple or dict, or anything else that is no tensor."""
+    return str(value.type()) != "Tensor"
+
+
+def _can_run(node: Any, aliases: Any, changing: Sequence[Any]) -> bool:
+    """Says whether a node's outputs can be known now; changing: the containers that the program writes to."""
+    if node.kind() in _NOT_RUN or op_name(node) == "aten::where":
+        return False
+    # attention may drop elements at random; what it gives without has the same shape
+    if node.isNondeterministic() and node.kind() != "aten::scaled_dot_product_attention":
         return False
     if not has_rule(node):
         return False
@@ -130,7 +148,7 @@ def _can_run(node: Any, aliases: Any) -> bool:
     if schema is not None and any("Tensor" not in str(a.type) and a.alias_info for a in schema.arguments):
         return not schema.is_mutable  # a list that grows
     # A container that is mutated later has no one length.
-    return not any(aliases.has_writers(v) and str(v.type()) != "Tensor" for v in node.outputs())
+    return not any(_holds(v) and aliases.may_contain_alias(v, other) for v in node.outputs() for other in changing)
 
 
 def _run(node: Any, args: list[Any], sources: SourceMap) -> tuple[Any, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,9 +28,10 @@ from qtorch_relay.capture.inputs import (
 from qtorch_relay.capture.mutation import refuse_state, rename_mutated
 from qtorch_relay.capture.observers import drop_idle_observers
 from qtorch_relay.capture.packed import UnreadableParamsError
-from qtorch_relay.capture.passes import drop_messages, fold, inline, resolve_attributes
+from qtorch_relay.capture.passes import answer_modes, drop_messages, fold, inline, resolve_attributes
 from qtorch_relay.capture.provenance import SourceMap
-from qtorch_relay.capture.specialize import specialize
+from qtorch_relay.capture.specialize import layouts_of, specialize
+from qtorch_relay.capture.written_views import open_out_forms, write_back
 from qtorch_relay.errors import InvalidInputError
 
 # How torch.jit.trace says that it cannot record what a model returns.
@@ -84,14 +86,20 @@ def capture_model(
         arguments = _name_inputs(torch_graph, script, arguments, sizes)
         replace_inputs(torch_graph, arguments)
         specs = [spec for argument in arguments for spec in argument.leaves]
+        answer_modes(torch_graph)
         fold(torch_graph, functionalize=False)
         drop_idle_observers(torch_graph)
         refuse_state(torch_graph, sources)
         fold(torch_graph)
         drop_messages(torch_graph, sources)
-        layouts = specialize(torch_graph, specs, sources)
-        rename_mutated(torch_graph, sources)
-        graph = to_graph(torch_graph, specs, name, sources, layouts)
+        values = specialize(torch_graph, specs, sources)
+        if open_out_forms(torch_graph, values):
+            values = specialize(torch_graph, specs, sources)
+        understood = write_back(torch_graph, values, sources)
+        if understood:
+            values = specialize(torch_graph, specs, sources)
+        rename_mutated(torch_graph, sources, understood)
+        graph = to_graph(torch_graph, specs, name, sources, layouts_of(values))
         arguments_of = tuple((argument.name or "", argument.structure) for argument in arguments)
         graph = replace(graph, arguments=arguments_of, output=name_outputs(graph.output, returned))
         return CapturedModel(graph, torch_graph)
@@ -135,7 +143,7 @@ def _trace(model: torch.nn.Module, arguments: Sequence[InputArgument]) -> tuple[
     # The tracer calls forward once. A trace makes tuples of named tuples; the hook sees what the model itself returns.
     hook = model.register_forward_hook(lambda _module, _inputs, output: returned.append(output))
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _readable_attention(model):
             # Tracing is done here on purpose; the caller cannot act on this. Tracer warnings pass.
             warnings.filterwarnings("ignore", "`torch.jit.trace", DeprecationWarning)
             examples = tuple(argument.example() for argument in arguments)
@@ -154,6 +162,22 @@ def _trace(model: torch.nn.Module, arguments: Sequence[InputArgument]) -> tuple[
         ) from error
     finally:
         hook.remove()
+
+
+@contextmanager
+def _readable_attention(model: torch.nn.Module) -> Iterator[None]:
+    """Keeps nn.TransformerEncoder off its fast path, where that would read weights of quantized layers as tensors.
+
+    A quantized nn.Linear has a method `weight`, at which PyTorch's check for the fast path fails; without it the layers
+    are run one by one, as in `torch.backends.mha.set_fastpath_enabled(False)`, which is set back afterwards.
+    """
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    packed = any(callable(getattr(module, "weight", None)) for module in model.modules())
+    torch.backends.mha.set_fastpath_enabled(enabled and not packed)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 def _name_inputs(

@@ -49,6 +49,7 @@ def cases() -> Iterator[Case]:
     )
     yield from rows("aten::copy_", "quantized", lambda q: q.clone().copy_(_with_scale(q, 0.1)), (3, 5))
     yield from rows("aten::copy_", "float", lambda q, x: q.clone().copy_(x), (30, 50), uniform((30, 50), 9, -5, 5))
+    yield from _written_parts()
     for dim in (0, 1, -1):
         yield from rows("aten::stack", str(dim), lambda q, p, dim=dim: torch.stack([q, p], dim), (3, 5, 4), (3, 5, 4))
     for name in ("hstack", "vstack", "dstack", "column_stack"):
@@ -62,3 +63,48 @@ def cases() -> Iterator[Case]:
         lambda q: torch.stack([q, _with_scale(q, 0.03105)], 1),
         (3, 8, 9),
     )
+
+
+def _put(q: torch.Tensor, indices: tuple[torch.Tensor | None, ...], x: torch.Tensor) -> torch.Tensor:
+    return q.clone().index_put_(indices, x)
+
+
+def _into_columns(q: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    q = q.clone()
+    q[:, torch.tensor([4, -1, 2])] = x
+    return q
+
+
+def _into_rows(q: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    q = q.clone()
+    view = q[1:3]
+    view.copy_(_with_scale(p, 0.1)[1:3])
+    q[3].fill_(0.0465)
+    return q, q[:, 1], view
+
+
+def _out_forms(q: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return tuple(
+        compare(q, other, out=torch.zeros(q.shape, dtype=torch.bool))
+        for compare in (torch.lt, torch.ge, torch.eq)
+        for other in (p, 0.3)
+    )
+
+
+def _written_parts() -> Iterator[Case]:
+    """Yields rows of writes into parts of a quantized tensor, and of comparisons that are given their result."""
+    rows = partial(_rows, **ONE_KERNEL)
+    first, second = torch.tensor([3, 0, 1]), torch.tensor([4, -1, 2])
+    yield from rows("aten::index_put_", "rows", lambda q, x: _put(q, (first,), x), (4, 50), uniform((50,), 3, -5, 5))
+    yield from rows("aten::index_put_", "pairs", lambda q, x: _put(q, (first, second), x), (4, 5), uniform((3,), 4))
+    yield from rows("aten::index_put_", "columns", _into_columns, (4, 5), uniform((4, 3), 5))
+    for number in NUMBERS:
+        value = torch.tensor(number)
+        yield from rows(
+            "aten::index_put_", f"mask-{number}", lambda q, v=value: _put(q, (q.dequantize() > 0.2,), v), (3, 5)
+        )
+        yield from rows("aten::index_put_", f"one-{number}", lambda q, v=value: _put(q, (first,), v), (4, 5))
+    yield from rows("aten::slice_scatter", "views", _into_rows, (4, 6), (4, 6))
+    yield from rows("aten::slice_scatter", "2", lambda q, p: torch.slice_scatter(q, p, 1, 1, 6, 2), (4, 6), (4, 3))
+    yield from rows("aten::select_scatter", "-1", lambda q, p: torch.select_scatter(q, p, -1, 2), (4, 6), (4,))
+    yield from rows("aten::lt", "out", _out_forms, (3, 9), (3, 9))

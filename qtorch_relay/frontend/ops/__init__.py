@@ -28,6 +28,7 @@ from qtorch_relay.frontend.ops import (
     linear,
     linear_dynamic,
     linear_float_output,
+    making,
     max_pooling,
     memory_forms,
     norm,
@@ -44,9 +45,11 @@ from qtorch_relay.frontend.ops import (
     recurrent,
     resize,
     scalar,
+    scattering,
     shape,
     softmax,
     statistics,
+    writing,
 )
 
 __all__ = [
@@ -77,6 +80,7 @@ __all__ = [
     "linear",
     "linear_dynamic",
     "linear_float_output",
+    "making",
     "max_pooling",
     "memory_forms",
     "norm",
@@ -93,7 +97,9 @@ __all__ = [
     "recurrent",
     "resize",
     "scalar",
+    "scattering",
     "shape",
     "softmax",
     "statistics",
+    "writing",
 ]

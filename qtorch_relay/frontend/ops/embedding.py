@@ -221,4 +221,4 @@ def float_embedding(context: ImportContext, node: Node) -> TensorValue:
             "weight must be float32 [rows, dim] and indices int32 or int64, "
             f"found {weight.dtype} {weight.shape} and {indices.dtype}",
         )
-    return chosen(context, node, weight, 0, indices)
+    return TensorValue(chosen(context, node, weight, 0, indices).expr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,25 +49,14 @@ def index_tensor(context: ImportContext, node: Node) -> Tensor:
     front).
     """
     value = context.any_tensor(node, "self")
-    indexed: list[tuple[int, Any]] = []
-    axis = 0
-    for index in context.argument(node, "indices"):
-        found = [None] if index is None else _integers(context, node, index)
-        indexed += [(axis + i, places) for i, places in enumerate(found) if places is not None]
-        axis += len(found)
-    axes = [axis for axis, _ in indexed]
+    axes, places = index_tensors(context, node, value, context.argument(node, "indices"))
     others = [axis for axis in range(len(value.shape)) if axis not in axes]
     flat = reshaped(
         context,
         permuted(context, value, [*axes, *others]),
         [math.prod(value.shape[axis] for axis in axes), *(value.shape[axis] for axis in others)],
     )
-    linear: Any = None
-    for axis, places in indexed:
-        step = math.prod(value.shape[other] for other in axes if other > axis)
-        found = checked(context, node, places, value.expr, axis, wraps=True)
-        scaled = context.emit(relax.op.multiply(found, constant(step, "int64")))
-        linear = scaled if linear is None else context.emit(relax.op.add(linear, scaled))
+    linear = linear_index(context, node, value, axes, places)
     # "clip" finds nothing to clip: the indices are checked
     result = flat.with_expr(context.emit(relax.op.take(flat.expr, linear, axis=0, mode="clip"), "index"))
     if axes != list(range(axes[0], axes[0] + len(axes))):
@@ -79,6 +69,32 @@ def index_tensor(context: ImportContext, node: Node) -> Tensor:
         *range(spread + before, len(result.shape)),
     ]
     return permuted(context, result, order)
+
+
+def index_tensors(
+    context: ImportContext, node: Node, value: Tensor, indices: Sequence[Any]
+) -> tuple[list[int], list[Any]]:
+    """Returns the dimensions that are indexed, and for each the integers that index it."""
+    axes: list[int] = []
+    places: list[Any] = []
+    axis = 0
+    for index in indices:
+        found = [None] if index is None else _integers(context, node, index)
+        axes += [axis + i for i, item in enumerate(found) if item is not None]
+        places += [item for item in found if item is not None]
+        axis += len(found)
+    return axes, places
+
+
+def linear_index(context: ImportContext, node: Node, value: Tensor, axes: Sequence[int], places: Sequence[Any]) -> Any:
+    """Returns where checked indices point to in the indexed dimensions as one."""
+    linear: Any = None
+    for axis, index in zip(axes, places, strict=True):
+        step = math.prod(value.shape[other] for other in axes if other > axis)
+        found = checked(context, node, index, value.expr, axis, wraps=True)
+        scaled = context.emit(relax.op.multiply(found, constant(step, "int64")))
+        linear = scaled if linear is None else context.emit(relax.op.add(linear, scaled))
+    return linear
 
 
 def _integers(context: ImportContext, node: Node, index: Any) -> list[Any]:
@@ -96,7 +112,6 @@ def _integers(context: ImportContext, node: Node, index: Any) -> list[Any]:
 
 
 refuse(
-    "aten::index_add",
     "aten::masked_select",
     reason="PyTorch has no kernel of it for quantized tensors",
     nearest="aten::index_select, or aten::index.Tensor",

@@ -1,19 +1,17 @@
-"""Refusals of ops that allocate, resize or write into memory, and of the forms that take the result's tensor."""
+"""Refusals of ops that allocate or resize memory, and of a few that depend on values known only at run time."""
 
 from __future__ import annotations
 
-from qtorch_relay.frontend.registry import refuse
+from qtorch_relay.frontend.registry import fold, refuse
 
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 
-refuse(
+# capture.written_views opens them, as the out forms of any op on tensors that are not quantized
+fold(
     *(f"aten::{name}.{form}_out" for name in _COMPARISONS for form in ("Tensor", "Scalar")),
-    reason="it writes its result into a tensor that is given",
-    nearest="the form without out",
+    how="becomes the form without out and a copy into out",
 )
 refuse(
-    "aten::empty.memory_format",
-    "aten::empty_like",
     "aten::empty_quantized",
     "aten::empty_strided",
     "aten::resize_",
@@ -22,18 +20,7 @@ refuse(
     nearest="aten::full_like",
 )
 refuse(
-    "aten::_index_put_impl_",
-    reason="it writes into a part of a quantized tensor",
-    nearest="aten::masked_fill, or aten::cat of the parts",
-)
-refuse(
     "aten::equal",
     reason="its result is a Python bool that depends on values known only at run time",
     nearest="aten::eq.Tensor",
-)
-refuse(
-    "aten::grid_sampler",
-    "aten::grid_sampler_2d",
-    reason="sampling at places known only at run time has no converter yet",
-    nearest="aten::upsample_bilinear2d for regular places",
 )

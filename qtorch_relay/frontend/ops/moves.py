@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,6 @@ from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 from qtorch_relay.tir.indices import checked_indices
 
 Tensor: TypeAlias = QuantizedValue | TensorValue
-Chosen = TypeVar("Chosen", QuantizedValue, TensorValue)
 
 
 def reshaped(context: ImportContext, value: Tensor, shape: Sequence[int]) -> Tensor:
@@ -66,8 +65,8 @@ def checked(context: ImportContext, node: Node, index: Any, data: Any, axis: int
 
 
 def chosen(
-    context: ImportContext, node: Node, value: Chosen, axis: int, index: TensorValue, *, wraps: bool = False
-) -> Chosen:
+    context: ImportContext, node: Node, value: Tensor, axis: int, index: TensorValue, *, wraps: bool = False
+) -> Tensor:
     """Returns what lies at positions of an axis that are known at run time; they replace the axis. wraps as above."""
     places = checked(context, node, index.expr, value.expr, axis, wraps=wraps)
     # "clip" finds nothing to clip: the indices are checked
