@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as functional
 
-from tests.matrix.case import Case
+from tests.matrix.case import Case, uniform
 from tests.matrix.quantized import ENDS, ONE_KERNEL, crossed, rows
 
 TARGETS: dict[str, dict[str, Any]] = {
@@ -42,6 +43,7 @@ def cases() -> Iterator[Case]:
     bilinear = _interpolated({"scale_factor": 1.7}, "bilinear")
     for dtype in ENDS:
         yield from rows("aten::upsample_bilinear2d", "end", bilinear, (1, 3, 7, 4), dtypes=(dtype,), **ONE_KERNEL)
+    yield from _sampled()
     one = _interpolated({"size": (1, 1), "align_corners": True}, "bilinear")
     yield from both("aten::upsample_bilinear2d", "to one", one, (1, 11, 7, 4), turn=0)
     for turn, options in enumerate(({"scale_factor": 2}, {"scale_factor": 1.7}, {"size": (7, 3, 5)})):
@@ -57,4 +59,33 @@ def cases() -> Iterator[Case]:
         lambda q: direct_bilinear(q, [9, 8], False, 1.9, None),
         (2, 9, 5, 6),
         turn=0,
+    )
+
+
+def _sampled() -> Iterator[Case]:
+    """Yields rows of sampling at places of an input: inside, outside, at the corners, far away, and not numbers."""
+    grid = uniform((2, 9, 8, 2), 5, -3, 3)
+    ends = [-1.0, 1.0, 0.0, 1.0001, np.nan, np.inf, -np.inf, 1e9, -3e9, 1e20, -1e38, 2.5e8]
+    grid[0, 0, :6, 0], grid[0, 1, :6, 0], grid[1, :6, 2, 1], grid[1, :6, 3, 1] = ends[:6], ends[6:], ends[:6], ends[6:]
+    for padding in ("zeros", "border", "reflection"):
+        for corners in (False, True):
+            for channels_last in (False, True):
+                yield from rows(
+                    "aten::grid_sampler_2d",
+                    f"{padding}{'-corners' if corners else ''}",
+                    lambda q, g, p=padding, c=corners: functional.grid_sample(q, g, "bilinear", p, c),
+                    (2, 3, 6, 11),
+                    grid,
+                    dtypes=("u8",) if channels_last else ("u8", *(end for end in ENDS if end.startswith("u8"))),
+                    channels_last=channels_last,
+                    **ONE_KERNEL,
+                )
+    yield from rows(
+        "aten::grid_sampler_2d",
+        "of one",
+        lambda q, g: functional.grid_sample(q, g, padding_mode="reflection", align_corners=True),
+        (2, 3, 1, 1),
+        grid,
+        dtypes=("u8",),
+        **ONE_KERNEL,
     )
