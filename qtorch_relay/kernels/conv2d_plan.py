@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from heapq import nsmallest
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from qtorch_relay.kernels.conv2d_tiling import (
@@ -205,7 +204,7 @@ def dot_unit(isa: Isa, spec: Conv2dSpec) -> DotUnit:
 def plan_conv2d(spec: Conv2dSpec, unit: DotUnit, tiles: Tiles | None = None) -> Conv2dPlan:
     """Returns the plan with these tiles, or with those of the least estimated time."""
     lanes = unit.lanes
-    batch, vectors, tiling = tile_candidates(spec, unit, 1)[0] if tiles is None else tiles
+    batch, vectors, tiling = tile_candidates(spec, unit)[0] if tiles is None else tiles
     plan = make_plan(spec, unit, batch, vectors, tiling)
     copied = 0
     if plan.copies_input:
@@ -225,9 +224,9 @@ def plan_conv2d(spec: Conv2dSpec, unit: DotUnit, tiles: Tiles | None = None) -> 
     return replace(plan, bands=bands, channel_parts=channel_parts)
 
 
-def tile_candidates(spec: Conv2dSpec, unit: DotUnit, count: int) -> list[Tiles]:
-    """Returns the tiles with the least estimated time, best first."""
-    return nsmallest(count, tile_options(spec, unit), key=lambda tiles: _cost(spec, unit, *tiles))
+def tile_candidates(spec: Conv2dSpec, unit: DotUnit) -> list[Tiles]:
+    """Returns all choices of tiles by their estimated time, best first."""
+    return sorted(tile_options(spec, unit), key=lambda tiles: _cost(spec, unit, *tiles))
 
 
 def make_plan(spec: Conv2dSpec, unit: DotUnit, batch: int, vectors: int, tiling: Tiling) -> Conv2dPlan:

@@ -17,15 +17,42 @@ from qtorch_relay.kernels.x86.isas import AVX512VNNI
 PEAK_STEPS, PEAK_REGISTERS = 10_000, 16
 CALLS = 3  # of one measurement; the evaluator loops in C++
 
+FAR_BYTES = 8 << 20
+"""More than second-level caches hold, less than most third-level ones."""
+
+MAX_COPIES = 32
+
 
 def timer(function: PrimFunc, arguments: Sequence[npt.NDArray[Any]], isa: str) -> Callable[[], float]:
     """Returns a function that runs a PrimFunc, compiled for an ISA of this host, and returns its latency in seconds."""
+    evaluator = _evaluator(function, isa, CALLS)
+    tensors = [tvm.runtime.tensor(array) for array in arguments]
+    return lambda: evaluator(*tensors).results[0]
+
+
+def timer_in_network(
+    function: PrimFunc,
+    inputs: Sequence[npt.NDArray[Any]],
+    constants: Sequence[npt.NDArray[Any]],
+    outs: Sequence[npt.NDArray[Any]],
+    isa: str,
+) -> Callable[[], float]:
+    """Returns a timer as above, in which constants arrive from as far as in a network: other layers ran since.
+
+    Each call takes the next of several copies of the constants; all of them together do not fit the second-level cache.
+    """
+    evaluator = _evaluator(function, isa, 1)
+    copies = -(-FAR_BYTES // max(sum(array.nbytes for array in constants), FAR_BYTES // MAX_COPIES))
+    given, results = ([tvm.runtime.tensor(array) for array in arrays] for arrays in (inputs, outs))
+    sets = [[tvm.runtime.tensor(array) for array in constants] for _ in range(copies)]
+    return lambda: sum(evaluator(*given, *copy, *results).results[0] for copy in sets) / copies
+
+
+def _evaluator(function: PrimFunc, isa: str, calls: int) -> Callable[..., Any]:
     module = tvm.compile(
         tvm.IRModule({"kernel": function.with_attr("global_symbol", "kernel")}), target=target.resolve(isa).to_tvm()
     )
-    tensors = [tvm.runtime.tensor(array) for array in arguments]
-    evaluator = module.mod.time_evaluator("kernel", tvm.cpu(), number=CALLS, repeat=1)
-    return lambda: evaluator(*tensors).results[0]
+    return module.mod.time_evaluator("kernel", tvm.cpu(), number=calls, repeat=1)
 
 
 def peak_timer() -> Callable[[], float]:

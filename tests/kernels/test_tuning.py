@@ -36,12 +36,12 @@ def last_is_fastest(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Makes each kernel faster than those timed before it, without running any; returns what was timed."""
     timed: list[int] = []
 
-    def timer(function: Any, arguments: Any, isa: str) -> Callable[[], float]:
+    def timer(*_: Any) -> Callable[[], float]:
         timed.append(len(timed))
         latency = 1.0 / len(timed)
         return lambda: latency
 
-    monkeypatch.setattr(tuning, "timer", timer)
+    monkeypatch.setattr(tuning, "timer_in_network", timer)
     return timed
 
 
@@ -50,7 +50,7 @@ def test_tuned_tiles_give_the_same_codes(spec, cache, last_is_fastest, compile_s
     found = tuning.tune(ISA, [spec], 60.0, cache)
     ((name, conv), tiles), *_ = found.tiles.items()
     assert (name, found.layers, found.changed) == (ISA, 1, 1)
-    assert tiles == tile_candidates(conv, UNIT, tuning.CANDIDATES)[-1]
+    assert tiles == tuning.choices(conv, UNIT)[-1]
     kernel = select(ISA, spec)
     inputs, constants = kernel.arguments(spec, 0, True)
     expected = kernel.reference(spec, *inputs, *constants)
@@ -77,8 +77,15 @@ def test_no_time_takes_what_is_known(cache, last_is_fastest) -> None:
     assert tuning.tune(ISA, [CONV], 0.0, cache).changed == 1
 
 
+def test_choices_begin_with_the_planners_and_differ_in_width() -> None:
+    first, *others = tuning.choices(CONV, UNIT)
+    assert first == tile_candidates(CONV, UNIT)[0]
+    assert len({first, *others}) == tuning.CANDIDATES
+    assert len({vectors for _, vectors, _ in (first, *others)}) >= tuning.WIDTHS
+
+
 def test_equal_times_change_nothing(cache, monkeypatch) -> None:
-    monkeypatch.setattr(tuning, "timer", lambda *_: lambda: 1.0)
+    monkeypatch.setattr(tuning, "timer_in_network", lambda *_: lambda: 1.0)
     assert tuning.tune(ISA, [CONV], 60.0, cache).changed == 0
 
 
