@@ -170,17 +170,12 @@ def _tune(imported: ImportedModule, target: Target, seconds: float, progress: Ca
 def compile_imported(imported: ImportedModule, target: Any = "host", *, kernels: bool = True) -> CompiledModel:
     """Compiles an imported module; compile has the arguments."""
     resolved = target_table.resolve(target)
-    interface = read_interface(imported.mod)
     lowered, weights, report = lower(imported, resolved, kernels=kernels)
     return build(
         lowered,
         weights,
         resolved,
-        structure=None if interface is None else interface.structure,
-        arguments=None if interface is None else interface.arguments,
-        input_qparams=None if interface is None else interface.input_qparams,
-        output_qparams=None if interface is None else interface.output_qparams,
-        output_channels_last=None if interface is None else interface.channels_last,
+        read_interface(imported.mod),
         engine=str(imported.mod.attrs[ENGINE_ATTRIBUTE]) if ENGINE_ATTRIBUTE in imported.mod.attrs else None,
         report=report,
         relax_pipeline=None,
@@ -298,7 +293,7 @@ def _has_codes(mod: Any) -> bool:
     """
     main = mod["main"]
     interface = read_interface(mod)
-    if interface is not None and any((*interface.input_qparams, *interface.output_qparams)):
+    if interface is not None and any((*(interface.input_qparams or ()), *(interface.output_qparams or ()))):
         return True
     weights = main.params[int(main.attrs["num_input"]) :]
     if any(str(weight.ty.dtype) in ("uint8", "int8") for weight in weights):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from qtorch_relay.capture.graph import Graph
@@ -12,24 +11,10 @@ from qtorch_relay.errors import UnsupportedOpError
 from qtorch_relay.frontend.context import describe
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 from qtorch_relay.qparams import PerTensor
+from qtorch_relay.runtime.interface import ModuleInterface
 
 INPUT_ATTRIBUTE = "qtorch_relay.input"
 OUTPUT_ATTRIBUTE = "qtorch_relay.output"
-
-
-@dataclass(frozen=True)
-class ModuleInterface:
-    """How the inputs and outputs of main nest, and the parameters of those that are codes.
-
-    arguments: the name of each of the model's arguments and how its tensors nest; None where each is one tensor.
-    structure: how the outputs nest. channels_last: for each output, whether PyTorch gives it in that memory layout.
-    """
-
-    arguments: tuple[tuple[str, Any], ...] | None
-    input_qparams: tuple[PerTensor | None, ...]
-    structure: Any
-    output_qparams: tuple[PerTensor | None, ...]
-    channels_last: tuple[bool, ...]
 
 
 def write_interface(mod: Any, graph: Graph, structure: Any, leaves: Sequence[QuantizedValue | TensorValue]) -> Any:
@@ -65,7 +50,7 @@ def read_interface(mod: Any) -> ModuleInterface | None:
 def output_interface(mod: Any) -> tuple[Any, list[PerTensor | None]]:
     """Returns how a module's outputs nest and their quantization parameters."""
     interface = read_interface(mod)
-    return (None, []) if interface is None else (interface.structure, list(interface.output_qparams))
+    return (None, []) if interface is None else (interface.structure, list(interface.output_qparams or ()))
 
 
 def flatten_outputs(value: Any, leaves: list[QuantizedValue | TensorValue]) -> Any:

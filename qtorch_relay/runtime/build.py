@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,10 +19,9 @@ from qtorch_relay.errors import QTorchRelayError, VerifyError
 from qtorch_relay.qparams import QuantParams
 from qtorch_relay.runtime import ffi
 from qtorch_relay.runtime.compiled_model import CompiledModel
-from qtorch_relay.runtime.interface import Interface
+from qtorch_relay.runtime.interface import Interface, ModuleInterface
 from qtorch_relay.runtime.linker import find_linker, link
 from qtorch_relay.runtime.specs import Dimension, TensorSpec
-from qtorch_relay.runtime.structure import Structure
 from qtorch_relay.runtime.tensors import side_by_side
 from qtorch_relay.target import Target, missing_on_host
 from qtorch_relay.tir.pipeline import NAME as TIR_PIPELINE
@@ -69,13 +68,8 @@ def build(
     mod: Any,
     weights: Mapping[str, Any],
     target: Target,
+    said: ModuleInterface | None = None,
     *,
-    structure: Structure | None = None,
-    arguments: tuple[tuple[str, Structure], ...] | None = None,
-    output_names: Sequence[str] | None = None,
-    input_qparams: Sequence[QuantParams | None] | None = None,
-    output_qparams: Sequence[QuantParams | None] | None = None,
-    output_channels_last: Sequence[bool] | None = None,
     engine: str | None = None,
     report: dict[str, Any] | None = None,
     relax_pipeline: Any = "default",
@@ -87,12 +81,7 @@ def build(
             or follow from the names in the inputs' shapes.
         weights: numpy arrays or TVM tensors by the name of main's parameter; the parameters before them are the inputs.
         target: what to compile for; it need not be this host.
-        structure: how the outputs nest; None is the tensor alone, or a tuple of all outputs.
-        arguments: the names of a call's arguments and how their tensors nest; None if each input is one.
-        input_qparams: for each input, the quantization parameters if it is codes of a quantized tensor.
-        output_names: for messages; None is output0, output1, ...
-        output_qparams: for each output, the quantization parameters if it is codes of a quantized tensor.
-        output_channels_last: for each output, whether PyTorch gives it in channels-last memory.
+        said: what the types of main do not say of its inputs and outputs.
         engine: the PyTorch engine whose codes it gives.
         report: numbers and messages to keep with the model, as JSON data.
         relax_pipeline: what TVM applies before it generates code; None if mod is ready for the virtual machine.
@@ -102,20 +91,20 @@ def build(
     """
     inputs, weight_specs = _split_parameters(mod["main"], weights)
     types = _output_types(mod["main"])
-    names = output_names or [f"output{i}" for i in range(len(types))]
-    qparams = output_qparams or [None] * len(types)
-    if input_qparams is not None:
-        inputs = tuple(replace(spec, qparams=q) for spec, q in zip(inputs, input_qparams, strict=True))
-    layouts = output_channels_last or [False] * len(types)
+    said = said or ModuleInterface()
+    if said.input_qparams is not None:
+        inputs = tuple(replace(spec, qparams=q) for spec, q in zip(inputs, said.input_qparams, strict=True))
+    qparams, layouts = said.output_qparams or (None,) * len(types), said.channels_last or (False,) * len(types)
     outputs = tuple(
-        replace(_spec(name, found, q), channels_last=last)
-        for name, found, q, last in zip(names, types, qparams, layouts, strict=True)
+        replace(_spec(f"output{i}", found, q), channels_last=last)
+        for i, (found, q, last) in enumerate(zip(types, qparams, layouts, strict=True))
     )
     arrays = side_by_side({spec.name: _weight_array(weights[spec.name], spec) for spec in weight_specs})
+    structure = said.structure
     if structure is None:
         returns_tuple = isinstance(mod["main"].ret_ty, relax.TupleType)
         structure = {"tuple": list(range(len(outputs)))} if returns_tuple else 0
-    interface = Interface(inputs, outputs, structure, target, engine, report or {}, arguments)
+    interface = Interface(inputs, outputs, structure, target, engine, report or {}, said.arguments)
     executable = relax.build(mod, target=target.to_tvm(), relax_pipeline=relax_pipeline, tir_pipeline=TIR_PIPELINE)
     program = _BuiltProgram(executable, target)
     if missing_on_host(target) is None:

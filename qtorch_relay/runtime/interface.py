@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from qtorch_relay.errors import VerifyError
+from qtorch_relay.qparams import PerTensor
 from qtorch_relay.runtime.specs import TensorSpec
 from qtorch_relay.runtime.structure import Structure, indices
 from qtorch_relay.target import Target
@@ -31,6 +32,23 @@ class Golden:
 
     inputs: tuple[npt.NDArray[Any], ...]
     outputs: tuple[npt.NDArray[Any], ...]
+
+
+@dataclass(frozen=True)
+class ModuleInterface:
+    """What the types of a Relax module's main do not say of its inputs and outputs; None is as the types say.
+
+    arguments: the name of each argument of a call and how its tensors nest; None where each input is one.
+    input_qparams, output_qparams: for each tensor, the quantization parameters if it is codes of a quantized one.
+    structure: how the outputs nest; None is the tensor alone, or a tuple of all outputs.
+    channels_last: for each output, whether PyTorch gives it in that memory layout; None where it gives none so.
+    """
+
+    arguments: tuple[tuple[str, Structure], ...] | None = None
+    input_qparams: tuple[PerTensor | None, ...] | None = None
+    structure: Structure = None
+    output_qparams: tuple[PerTensor | None, ...] | None = None
+    channels_last: tuple[bool, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from qtorch_relay import target as targets
 from qtorch_relay.qparams import PerTensor
 from qtorch_relay.runtime.build import build
 from qtorch_relay.runtime.compiled_model import CompiledModel
+from qtorch_relay.runtime.interface import ModuleInterface
 
 
 @I.ir_module
@@ -92,7 +93,7 @@ def linear(build_linear: Callable[..., CompiledModel]) -> CompiledModel:
     """Returns relu(x @ WEIGHT) and x @ WEIGHT, nested in a dict."""
     return build_linear(
         targets.resolve("host"),
-        structure={"dict": [["positive", 0], ["all", {"tuple": [1, None, {"list": [0]}]}]]},
+        said=ModuleInterface(structure={"dict": [["positive", 0], ["all", {"tuple": [1, None, {"list": [0]}]}]]}),
         engine="fbgemm",
         report={"kernels": {"matmul": 1}},
     )
@@ -101,7 +102,7 @@ def linear(build_linear: Callable[..., CompiledModel]) -> CompiledModel:
 @pytest.fixture(scope="session")
 def codes() -> CompiledModel:
     """Returns a model with a quantized output and no weights."""
-    return build(Codes, {}, targets.resolve("host"), output_qparams=[PerTensor(0.5, 10, "uint8")])
+    return build(Codes, {}, targets.resolve("host"), ModuleInterface(output_qparams=(PerTensor(0.5, 10, "uint8"),)))
 
 
 @pytest.fixture(scope="session")

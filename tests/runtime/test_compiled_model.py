@@ -12,6 +12,7 @@ import torch
 from qtorch_relay import target as targets
 from qtorch_relay.errors import InvalidInputError, TargetError, VerifyError
 from qtorch_relay.runtime.compiled_model import CompiledModel
+from qtorch_relay.runtime.interface import ModuleInterface
 
 Make = Callable[[], Any]
 
@@ -152,7 +153,7 @@ def test_structure_must_fit_the_outputs(
     build_linear: Callable[..., CompiledModel], structure: Any, message: str
 ) -> None:
     with pytest.raises(VerifyError, match=message):
-        build_linear(targets.resolve("host"), structure=structure)
+        build_linear(targets.resolve("host"), said=ModuleInterface(structure=structure))
 
 
 def test_weights_must_be_the_last_parameters(build_linear: Callable[..., CompiledModel]) -> None:
