@@ -7,6 +7,7 @@ from functools import partial
 from qtorch_relay._tvm import PrimFunc
 from qtorch_relay.kernels.conv2d_nest import Conv2dNest
 from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, plan_for
+from qtorch_relay.kernels.conv2d_tiles import TileNest
 from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.requantize import Epilogue, requantize_arguments
 from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec
@@ -21,6 +22,11 @@ def why_not_conv2d(spec: Conv2dSpec | DenseSpec) -> str | None:
     if spec.reduction > MAX_REDUCTION:
         return f"{spec.reduction} products could overflow int32; accepted are at most {MAX_REDUCTION}"
     return None
+
+
+def nest_for(isa: Isa) -> type[Conv2dNest]:
+    """Returns the loop nest of an instruction set."""
+    return Conv2dNest if isa.tiles is None else TileNest
 
 
 def build_conv2d(isa: Isa, spec: Conv2dSpec) -> PrimFunc:
@@ -48,6 +54,6 @@ def _build(name: str, isa: Isa, interface: Conv2dSpec | DenseSpec, spec: Conv2dS
     def body(x: Buffer, weight: Buffer, init: Buffer, *rest: Buffer) -> None:
         epilogue = Epilogue(isa, spec.requantize, spec.out_dtype, lanes, rest[:-1])
         start = partial(load, init, lanes=isa.LANES)
-        Conv2dNest(spec, plan, isa, x, weight, start, epilogue, rest[-1]).emit()
+        nest_for(isa)(spec, plan, isa, x, weight, start, epilogue, rest[-1]).emit()
 
     return prim_func(name, arguments, body)

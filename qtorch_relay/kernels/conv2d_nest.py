@@ -80,7 +80,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class _Tile:
+class Tile:
     """A register tile of output pixels: where it reads and writes, its number in the chunk, its rows and columns."""
 
     in_start: Expr
@@ -160,6 +160,11 @@ class Conv2dNest:
     def _dot(self) -> Dot:
         return self.isa.dot_for(self.spec.pair_sums)
 
+    @property
+    def _slack(self) -> int:
+        """Elements that may be read past the copy: runs under 4 bytes are read as 4."""
+        return DOT_BYTES
+
     def _source_code(self, code_u8: Expr) -> Expr:
         """Returns u8 codes in the dtype that dot products read."""
         dtype = vector(self._dot.SOURCE, lanes_of(code_u8))
@@ -174,8 +179,7 @@ class Conv2dNest:
         if plan.tiling.flat:
             return self._copy_pixels(first, rows), T.int32(0)
         in_rows = (self._most_rows - 1) * spec.stride[0] + spec.span_h
-        # runs under 4 bytes are read as 4
-        padded = scratch(in_rows * plan.row_pitch + DOT_BYTES, self._dot.SOURCE)
+        padded = scratch(in_rows * plan.row_pitch + self._slack, self._dot.SOURCE)
         top = T.bind(first * (plan.tiling.tile_h * spec.stride[0]) - spec.padding[0])
         with T.serial(0, (rows - 1) * spec.stride[0] + spec.span_h) as row:
             self._copy_row(padded, row, image_start, top + row)
@@ -188,7 +192,7 @@ class Conv2dNest:
         """
         spec, tiling = self.spec, self.plan.tiling
         most = self._most_rows * tiling.tile_w + (tiling.last[1] if tiling.last else 0)
-        copy = scratch(most * spec.in_channels, self._dot.SOURCE)
+        copy = scratch(most * spec.in_channels + self._slack, self._dot.SOURCE)
         start = T.bind(first * self._group_in())
         end = self.spec.batch * spec.in_h * spec.in_w * spec.in_channels
         with T.serial(0, T.bind(T.min(rows * self._group_in(), end - start))) as i:
@@ -258,7 +262,7 @@ class Conv2dNest:
             rest_start = (rest_pixel + index * tiling.tile_w) * DOT_BYTES
             out_start = T.bind(pixel * spec.out_channels + block.out_channel)
             number = T.bind((group - chunk.first) * plan.tiling.tiles_per_group + index)
-            self._tile(chunk, _Tile(in_start, rest_start, out_start, number, shape), block)
+            self._tile(chunk, Tile(in_start, rest_start, out_start, number, shape), block)
 
         with T.serial(chunk.first, chunk.last) as group:
             if tiling.tiles > 1:
@@ -272,7 +276,7 @@ class Conv2dNest:
             shape = tiling.last
             _when(_is_last(chunk.band, plan.bands), lambda: tile(chunk.last, 0, shape))
 
-    def _tile(self, chunk: Chunk, tile: _Tile, block: Block) -> None:
+    def _tile(self, chunk: Chunk, tile: Tile, block: Block) -> None:
         """Emits one register tile: rows outer and columns inner, so that one broadcast and one row of weights live."""
         spec, plan, isa = self.spec, self.plan, self.isa
         dot = self._dot
@@ -299,12 +303,12 @@ class Conv2dNest:
 
         reduction = plan.reduction
         weights = T.bind(block.lane * (reduction.dots * DOT_BYTES))
-        with _loop(reduction.rows) as row, _loop(reduction.segments) as segment:
+        with loop(reduction.rows) as row, loop(reduction.segments) as segment:
             run_index = row * reduction.segments + segment
             run_weights = T.bind(weights + run_index * (len(reduction.offsets) * dot_weights))
             segment_in = spec.dilation[1] * spec.in_channels
             run = T.bind(tile.in_start + row * (spec.dilation[0] * plan.row_pitch) + segment * segment_in)
-            with _loop(reduction.full_dots) as step:
+            with loop(reduction.full_dots) as step:
                 self._prefetch_next_block(block, weights, tile.number, run_index * len(reduction.offsets) + step)
                 dots(chunk.source, run + step * DOT_BYTES, in_offsets, run_weights + step * dot_weights)
             if reduction.last_offset is not None:
@@ -356,7 +360,7 @@ def _when(condition: Expr | None, emit: Callable[[], None]) -> None:
 
 
 @contextmanager
-def _loop(extent: int) -> Iterator[Expr]:
+def loop(extent: int) -> Iterator[Expr]:
     """A serial loop, or nothing around a single iteration."""
     if extent == 1:
         yield T.int32(0)

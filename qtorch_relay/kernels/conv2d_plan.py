@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from qtorch_relay.kernels.conv2d_tiling import (
+    TILE_BYTES,
+    TILE_ROWS,
+    TILES_AT_ONCE,
     DotUnit,
     Tiling,
     ceil_div,
@@ -29,7 +32,7 @@ MAX_GATHERING_DOTS = 64
 """Reductions of more dots gain too little from gathered rests: the first layers of networks have fewer."""
 
 MAX_COPIED_BYTES = 256 << 10
-"""Most bytes of a copy with 16 bits each, where it can be cut into bands."""
+"""Most bytes of a copy that is made for the dot products, where it can be cut into bands."""
 
 MAX_VECTORS = 6
 """Most vectors of output channels in a register tile."""
@@ -87,6 +90,21 @@ class Reduction:
     def dots(self) -> int:
         """Dots of the whole reduction: run after run, then the gathered ones."""
         return self.rows * self.segments * len(self.offsets) + len(self.gathered)
+
+
+@dataclass(frozen=True)
+class TileReduction(Reduction):
+    """A reduction of tile registers: runs are read in steps of 64 bytes, past their end with weights of zero."""
+
+    @property
+    def full_dots(self) -> int:
+        """Dots at offsets 0, 4, 8, ..., those past the end of the run included."""
+        return ceil_div(self.run, TILE_BYTES) * TILE_BYTES // DOT_BYTES
+
+    @property
+    def last_offset(self) -> int | None:
+        """Returns None: a step covers the rest."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -197,8 +215,11 @@ def use_tiles(chosen: Mapping[tuple[str, Conv2dSpec], Tiles]) -> Iterator[Mappin
 def dot_unit(isa: Isa, spec: Conv2dSpec) -> DotUnit:
     """Returns what plans must know of the dot product that computes a spec."""
     dot = isa.dot_for(spec.pair_sums)
+    if isa.tiles is not None:
+        return DotUnit(isa.LANES, isa.REGISTERS, copied_bytes=1, in_tiles=True)
     registers = isa.REGISTERS - dot.EXTRA_REGISTERS
-    return DotUnit(isa.LANES, registers, dot.CYCLES, dot.WEIGHT_CYCLES, dot.STEPS, dot.SOURCE == "uint16")
+    copied_bytes = 2 if dot.SOURCE == "uint16" else None
+    return DotUnit(isa.LANES, registers, dot.CYCLES, dot.WEIGHT_CYCLES, dot.STEPS, copied_bytes)
 
 
 def plan_conv2d(spec: Conv2dSpec, unit: DotUnit, tiles: Tiles | None = None) -> Conv2dPlan:
@@ -208,7 +229,7 @@ def plan_conv2d(spec: Conv2dSpec, unit: DotUnit, tiles: Tiles | None = None) -> 
     plan = make_plan(spec, unit, batch, vectors, tiling)
     copied = 0
     if plan.copies_input:
-        copied = ((spec.out_h - 1) * spec.stride[0] + spec.span_h) * plan.row_pitch * (2 if unit.widens else 1)
+        copied = ((spec.out_h - 1) * spec.stride[0] + spec.span_h) * plan.row_pitch * (unit.copied_bytes or 1)
     bands, channel_parts = choose_chunks(
         macs=spec.macs,
         batch=batch,
@@ -217,7 +238,7 @@ def plan_conv2d(spec: Conv2dSpec, unit: DotUnit, tiles: Tiles | None = None) -> 
         weight_bytes=plan.padded_vectors * lanes * plan.reduction.dots * DOT_BYTES,
         copy_bytes=copied,
     )
-    if unit.widens:
+    if unit.copied_bytes is not None:
         # copies of a whole image would leave the second-level cache
         images = spec.batch // batch
         bands = max(bands, min(tiling.groups, ceil_div(copied * images, MAX_COPIED_BYTES)))
@@ -232,8 +253,8 @@ def tile_candidates(spec: Conv2dSpec, unit: DotUnit) -> list[Tiles]:
 def make_plan(spec: Conv2dSpec, unit: DotUnit, batch: int, vectors: int, tiling: Tiling) -> Conv2dPlan:
     """Returns the plan with these tiles, in one chunk an image."""
     groups = channel_groups(spec, unit.lanes)
-    reduction = reduction_of(spec, groups)
-    copies = unit.widens or _copies_input(spec, reduction)
+    reduction = _reduction(spec, groups, unit)
+    copies = unit.copied_bytes is not None or _copies_input(spec, reduction)
     blocks, rest = _blocks(groups, vectors, unit.lanes)
     used_w = (spec.out_w - 1) * spec.stride[1] + spec.span_w
     row_pitch = (used_w if copies else spec.in_w) * spec.in_channels
@@ -246,17 +267,26 @@ def tile_options(spec: Conv2dSpec, unit: DotUnit) -> list[Tiles]:
     copies = _copies_input(spec, reduction_of(spec, groups))
     pointwise = spec.kernel_h == spec.kernel_w == 1 and spec.stride == (1, 1)
     options: list[Tiles] = []
-    for vectors in range(1, min(ceil_div(groups.out_channels, unit.lanes), MAX_VECTORS) + 1):
+    most_vectors = TILES_AT_ONCE if unit.in_tiles else MAX_VECTORS
+    for vectors in range(1, min(ceil_div(groups.out_channels, unit.lanes), most_vectors) + 1):
         # all accumulators, one row of weights and one broadcast activation are live together
-        max_pixels = (unit.registers - 1 - vectors) // vectors
+        max_pixels = TILES_AT_ONCE * TILE_ROWS if unit.in_tiles else (unit.registers - 1 - vectors) // vectors
         if not max_pixels:
             break
-        options += [(spec.batch, vectors, tiling) for tiling in row_tilings(spec.out_h, spec.out_w, max_pixels)]
+        by_rows = row_tilings(spec.out_h, spec.out_w, max_pixels)
+        # the pixels of a tile register lie in one row, as far from each other as the first two
+        options += [(spec.batch, vectors, tiling) for tiling in by_rows if tiling.tile_h == 1 or not unit.in_tiles]
         if pointwise and not copies:
             # without padding and stride the pixels of all images are one sequence
             count = spec.batch * spec.out_h * spec.out_w
             options += [(1, vectors, tiling) for tiling in flat_tilings(count, max_pixels)]
     return options
+
+
+def _reduction(spec: Conv2dSpec, groups: ChannelGroups, unit: DotUnit) -> Reduction:
+    """Returns the reduction as the registers take it."""
+    reduction = reduction_of(spec, groups)
+    return TileReduction(reduction.rows, reduction.segments, reduction.run) if unit.in_tiles else reduction
 
 
 def _copies_input(spec: Conv2dSpec, reduction: Reduction) -> bool:
@@ -266,7 +296,7 @@ def _copies_input(spec: Conv2dSpec, reduction: Reduction) -> bool:
 def _cost(spec: Conv2dSpec, unit: DotUnit, batch: int, vectors: int, tiling: Tiling) -> tuple[float, int]:
     """Returns (estimated cycles of a channel group, kinds of tiles)."""
     groups = channel_groups(spec, unit.lanes)
-    dots = reduction_of(spec, groups).dots
+    dots = _reduction(spec, groups, unit).dots
     blocks, rest = _blocks(groups, vectors, unit.lanes)
     real = spec.requantize == "real"
     cycles = 0.0

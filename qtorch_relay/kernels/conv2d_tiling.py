@@ -69,8 +69,9 @@ class DotUnit:
 
     lanes: int32 accumulators of a vector. registers: for accumulators, a row of weights and a vector of activations.
     dot_cycles, weight_cycles: what the products of a vector take, and what is made of its weights before, where one
-    full-width instruction is one cycle. steps: how often activations and weights are loaded for a dot. widens:
-    activations are read with 16 bits each, from a copy.
+    full-width instruction is one cycle. steps: how often activations and weights are loaded for a dot.
+    copied_bytes: of each activation in the copy it is read from, None if it is read where it is.
+    in_tiles: registers have two dimensions; two of pixels, two of channels and their four of sums are used at once.
     """
 
     lanes: int
@@ -78,11 +79,29 @@ class DotUnit:
     dot_cycles: float = 1.0
     weight_cycles: float = 0.0
     steps: int = 1
-    widens: bool = False
+    copied_bytes: int | None = None
+    in_tiles: bool = False
 
 
 FIRST_CACHE_BYTES = 24 << 10
 """Weights of a block that stay in the first-level cache beside the activations."""
+
+
+TILE_BYTES, TILE_ROWS = 64, 16
+"""Bytes of a row of a tile register, and its rows."""
+
+TILES_AT_ONCE = 2
+"""Tile registers of pixels, and of channels."""
+
+
+def tile_register_cycles(pixels: int, vectors: int, dots: int) -> float:
+    """Returns about how many cycles a block of tile registers takes: a product of two tiles 16, a load of one 8.
+
+    From the manufacturer's tables, not measured.
+    """
+    rows = ceil_div(pixels, TILE_ROWS)
+    steps = dots // TILE_ROWS
+    return steps * max(16 * rows * vectors, 8 * (rows + vectors)) + 2 * pixels * vectors + 32
 
 
 def tile_cycles(pixels: int, vectors: int, dots: int, real: bool, unit: DotUnit) -> float:
@@ -92,6 +111,8 @@ def tile_cycles(pixels: int, vectors: int, dots: int, real: bool, unit: DotUnit)
     every pixel and a vector of weights for every vector, from the second-level cache at about 30 bytes a cycle. The
     epilogue runs beside the dots of the next tile, the better the smaller the tile is; it packs 4 vectors at once.
     """
+    if unit.in_tiles:
+        return tile_register_cycles(pixels, vectors, dots)
     accumulators = pixels * vectors
     far = dots * vectors * 64 > FIRST_CACHE_BYTES
     computing = accumulators * unit.dot_cycles + vectors * unit.weight_cycles

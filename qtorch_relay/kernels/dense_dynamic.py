@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay._tvm import PrimFunc, T
-from qtorch_relay.kernels.conv2d import why_not_conv2d
-from qtorch_relay.kernels.conv2d_nest import Conv2dNest
+from qtorch_relay.kernels.conv2d import nest_for, why_not_conv2d
 from qtorch_relay.kernels.conv2d_pack import lane_channels, pack_weight
 from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, plan_for
 from qtorch_relay.kernels.dynamic_spec import DynamicDenseSpec
@@ -50,7 +49,7 @@ def build_dynamic_dense(isa: Isa, spec: DynamicDenseSpec) -> PrimFunc:
             return load(start, lane, isa.LANES) * splat(zero_point[0], isa.LANES)
 
         epilogue = _RealEpilogue(isa, spec, T.Cast("uint8", zero_point[0]), scale, factors, lanes)
-        Conv2dNest(conv, plan, isa, x, weight, initial, epilogue, out).emit()
+        nest_for(isa)(conv, plan, isa, x, weight, initial, epilogue, out).emit()
 
     return prim_func("dense_dynamic", arguments, body)
 

@@ -51,6 +51,30 @@ class Dot(Protocol):
         """Returns weights [..., LANES, 4] as `weights` reads them for activations in a register, flat."""
 
 
+class TileRegisters(Protocol):
+    """Registers of 16 rows of 64 bytes: sums of 16 pixels times 16 channels, and what is multiplied for them.
+
+    Tiles 0 to 3 hold sums (int32), 4 and 5 activations (u8), 6 and 7 weights (s8).
+    """
+
+    def begin(self) -> None:
+        """Configures the registers; the statements until `end` may use them."""
+
+    def end(self) -> None:
+        """Gives them up."""
+
+    def load(self, tile: int, buffer: Buffer, index: Expr, stride: int) -> None:
+        """Reads 16 rows of 64 bytes, which begin `stride` elements apart."""
+
+    def dot(self, sums: int, activations: int, weights: int) -> None:
+        """Adds to each sum 16 dots: sums[m][n] += sum over k < 64 of activations[m][k] * weights[k // 4][4 n + k % 4],
+        wrapping.
+        """
+
+    def store(self, tile: int, buffer: Buffer, index: Expr, stride: int) -> None:
+        """Writes 16 rows of 64 bytes, which begin `stride` elements apart."""
+
+
 class Isa(Protocol):
     """An instruction set; vectors are LANES int32, LANES float32 or 4 * LANES codes.
 
@@ -60,6 +84,10 @@ class Isa(Protocol):
     NAME: str
     LANES: int
     REGISTERS: int
+
+    @property
+    def tiles(self) -> TileRegisters | None:
+        """Registers of two dimensions that compute convolutions and dense layers, or None."""
 
     @property
     def distinguishes_pair_sums(self) -> bool:

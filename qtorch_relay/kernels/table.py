@@ -73,7 +73,7 @@ from qtorch_relay.kernels.pool import (
 )
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
 from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec, PairSaturatedDepthwiseSpec
-from qtorch_relay.kernels.x86.isas import AVX2, AVX512, AVX512VNNI, AVXVNNI
+from qtorch_relay.kernels.x86.isas import AMX, AVX2, AVX512, AVX512VNNI, AVXVNNI
 
 
 class NoKernelError(QTorchRelayError):
@@ -83,6 +83,13 @@ class NoKernelError(QTorchRelayError):
 def _as_it_is(spec: Any, *_: Any) -> Any:
     """Returns a spec to which constants add nothing."""
     return spec
+
+
+def _why_not_in_tiles(spec: Any) -> str | None:
+    """Returns why tile registers do not compute a convolution, or None."""
+    if why_not_depthwise(spec) is None:
+        return "it is depthwise: tiles of many channels would hold mostly zeros"
+    return why_not_conv2d(spec)
 
 
 def _no_form(_spec: Any) -> str | None:
@@ -209,7 +216,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             name=f"conv2d_u8s8s32_{dot}__{suffix}",
             isa=isa.NAME,
             spec=Conv2dSpec,
-            why_not=why_not_conv2d,
+            why_not=why_not_conv2d if isa.tiles is None else _why_not_in_tiles,
             build=partial(build_conv2d, isa),
             pack=partial(pack_conv2d, isa),
             reference=reference.conv2d,
@@ -354,14 +361,22 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
     )
 
 
-ISAS: tuple[Isa, ...] = (AVX2, AVXVNNI, AVX512, AVX512VNNI)
+ISAS: tuple[Isa, ...] = (AVX2, AVXVNNI, AVX512, AVX512VNNI, AMX)
 
-KERNELS: tuple[Kernel, ...] = tuple(kernel for isa in ISAS for kernel in _rows(isa))
+# What tile registers compute; the other kernels of AMX machines are those of AVX-512 VNNI.
+_ON_TILES = (DenseSpec, DynamicDenseSpec)
+
+KERNELS: tuple[Kernel, ...] = tuple(
+    kernel
+    for isa in ISAS
+    for kernel in _rows(isa)
+    if isa.tiles is None or kernel.spec in _ON_TILES or kernel.name.startswith("conv2d")
+)
 """In order of preference: the first row that takes a spec is selected."""
 
 COMPATIBLE: dict[str, tuple[str, ...]] = {
     **{isa.NAME: (isa.NAME,) for isa in ISAS},
-    "x86-amx": ("x86-avx512vnni",),
+    "x86-amx": ("x86-amx", "x86-avx512vnni"),
 }
 """The ISAs whose kernels a target runs, best first."""
 

@@ -60,6 +60,12 @@ class Vnni(OneStep):
         return intrinsic(vector("int32", self.lanes), name, accumulator, activations, weights)
 
 
+class Tdpbusd(Vnni):
+    """tdpbusd: what vpdpbusd computes, for 16 pixels at once; see amx.AmxTiles."""
+
+    form = "tdpbusd"
+
+
 class PairsInS16(OneStep):
     """vpmaddubsw, which saturates: for weights and activations of which no two products sum to more than int16."""
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay._tvm import T
-from qtorch_relay.kernels.isa import DOT, Dot, Isa
+from qtorch_relay.kernels.isa import DOT, Dot, Isa, TileRegisters
 from qtorch_relay.kernels.spec import CodeDtype, PairSums
 from qtorch_relay.kernels.store_lanes import store_lanes
 from qtorch_relay.kernels.tir import Buffer, Expr, intrinsic, lanes_of, load, pick, splat, vector
@@ -29,6 +29,7 @@ class X86(Isa):
     LANES: int
     REGISTERS: int
     dots: Mapping[PairSums, Dot]
+    tiles: TileRegisters | None = None
 
     @property
     def quarters(self) -> int:
