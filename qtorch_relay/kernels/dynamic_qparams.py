@@ -10,7 +10,7 @@ import numpy as np
 from qtorch_relay._tvm import PrimFunc, T
 from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec, DynamicQuantizeSpec
 from qtorch_relay.kernels.isa import Isa
-from qtorch_relay.kernels.pointwise import CodeWriter, round_to_s32
+from qtorch_relay.kernels.pointwise import CodeWriter, Place, consecutive, round_to_s32
 from qtorch_relay.kernels.tir import (
     Buffer,
     Expr,
@@ -104,8 +104,8 @@ def build_dynamic_quantize(isa: Isa, spec: DynamicQuantizeSpec) -> PrimFunc:
         inverse = T.bind(T.float32(1) / scale[0])
         shift = T.bind(T.Cast("float32", zero_point[0]))
 
-        def quantized(index: Expr, lanes: int) -> Expr:
-            real = load(x, index, lanes)
+        def quantized(place: Place) -> Expr:
+            real, lanes = place.load(x), place.size
             if spec.arithmetic == "fused":
                 value = fma(real, splat(inverse, lanes), splat(shift, lanes))
             else:
@@ -115,7 +115,8 @@ def build_dynamic_quantize(isa: Isa, spec: DynamicQuantizeSpec) -> PrimFunc:
             value = T.max(T.min(value, splat(T.float32(high), lanes)), splat(T.float32(low), lanes))
             return round_to_s32(isa, value, lanes)
 
-        CodeWriter(isa, out, spec.out_dtype, None, T.int32(low), T.int32(high)).range(math.prod(spec.shape), quantized)
+        writer = CodeWriter(isa, out, spec.out_dtype, None, T.int32(low), T.int32(high), consecutive(isa))
+        writer.range(math.prod(spec.shape), quantized)
 
     arguments = [
         ("x", spec.shape, "float32"),

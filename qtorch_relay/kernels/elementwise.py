@@ -12,7 +12,7 @@ from qtorch_relay._tvm import PrimFunc, T
 from qtorch_relay.engine_constants import fixed_point_add_factors, mul_multiplier
 from qtorch_relay.errors import UnsupportedQuantSchemeError
 from qtorch_relay.kernels.isa import Isa
-from qtorch_relay.kernels.pointwise import MIN_CHUNK_SIZE, CodeWriter, code_floats, round_to_s32, splat_at
+from qtorch_relay.kernels.pointwise import MIN_CHUNK_SIZE, CodeWriter, Place, consecutive, round_to_s32, splat_at
 from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, MulSpec, QuantizeSpec
 from qtorch_relay.kernels.store_lanes import store_lanes
 from qtorch_relay.kernels.tir import Buffer, Expr, fma, load, prim_func, rounded_product, splat, store, vector
@@ -33,8 +33,11 @@ def build_quantize(isa: Isa, spec: QuantizeSpec) -> PrimFunc:
         return round_to_s32(isa, value, lanes)
 
     def flat(x: Buffer, factors: Buffer, out: Buffer) -> None:
-        writer = CodeWriter(isa, out, spec.out_dtype, None, T.int32(low), T.int32(high))
-        writer.range(math.prod(spec.shape), lambda index, lanes: quantized(load(x, index, lanes), factors, lanes))
+        writer = CodeWriter(isa, out, spec.out_dtype, None, T.int32(low), T.int32(high), consecutive(isa))
+        writer.range(
+            math.prod(spec.shape),
+            lambda place: quantized(place.load(x), factors, place.size),
+        )
 
     def to_channels_last(x: Buffer, factors: Buffer, out: Buffer) -> None:
         _, channels, height, width = spec.shape
@@ -95,7 +98,7 @@ def build_dequantize(isa: Isa, spec: DequantizeSpec) -> PrimFunc:
 
     def body(x: Buffer, factors: Buffer, out: Buffer) -> None:
         def real(index: Expr, lanes: int) -> Expr:
-            centered = code_floats(x, index, lanes) - splat_at(factors, 1, lanes)
+            centered = Place(index, tuple(range(lanes)), lanes).floats(x) - splat_at(factors, 1, lanes)
             return centered * splat_at(factors, 0, lanes)
 
         size, lanes = math.prod(spec.shape), isa.LANES
@@ -120,20 +123,16 @@ def build_add(isa: Isa, spec: AddSpec) -> PrimFunc:
     """Returns add(lhs, rhs, factors, codes, out); see numerics.add_f32_fma and add_f32_scalar."""
 
     def body(lhs: Buffer, rhs: Buffer, factors: Buffer, codes: Buffer, out: Buffer) -> None:
-        def fused(index: Expr, lanes: int) -> Expr:
-            left = fma(splat_at(factors, 0, lanes), code_floats(lhs, index, lanes), splat_at(factors, 1, lanes))
-            right = fma(splat_at(factors, 2, lanes), code_floats(rhs, index, lanes), splat_at(factors, 3, lanes))
-            return round_to_s32(isa, (left + right) * splat_at(factors, 4, lanes), lanes)
+        def fused(place: Place) -> Expr:
+            sa, za, sb, zb, inverse = (splat_at(factors, i, place.size) for i in range(5))
+            total = fma(sa, place.floats(lhs), za) + fma(sb, place.floats(rhs), zb)
+            return round_to_s32(isa, total * inverse, place.size)
 
-        def scalar(index: Expr, lanes: int) -> Expr:
-            left = rounded_product(
-                code_floats(lhs, index, lanes) - splat_at(factors, 5, lanes), splat_at(factors, 0, lanes)
-            )
-            right = rounded_product(
-                code_floats(rhs, index, lanes) - splat_at(factors, 6, lanes), splat_at(factors, 2, lanes)
-            )
-            scaled = rounded_product(left + right, splat_at(factors, 4, lanes))
-            return round_to_s32(isa, scaled + splat_at(factors, 7, lanes), lanes)
+        def scalar(place: Place) -> Expr:
+            sa, _, sb, _, inverse, za, zb, zero_point = (splat_at(factors, i, place.size) for i in range(8))
+            left = rounded_product(place.floats(lhs) - za, sa)
+            right = rounded_product(place.floats(rhs) - zb, sb)
+            return round_to_s32(isa, rounded_product(left + right, inverse) + zero_point, place.size)
 
         CodeWriter(isa, out, spec.dtype, codes[0], codes[1], codes[2]).range(spec.vector_size, fused)
         CodeWriter(isa, out, spec.dtype, None, codes[1], codes[2]).range(
@@ -182,11 +181,11 @@ def build_fixed_add(isa: Isa, spec: FixedAddSpec) -> PrimFunc:
     """Returns fixed_add(lhs, rhs, factors, codes, out); see numerics.add_fixed_point."""
 
     def body(lhs: Buffer, rhs: Buffer, factors: Buffer, codes: Buffer, out: Buffer) -> None:
-        def value(index: Expr, lanes: int) -> Expr:
+        def value(place: Place) -> Expr:
+            lanes = place.size
             left_point, right_point, left_factor, right_factor = (splat(factors[i], lanes) for i in range(4))
             shift, mask, threshold = (splat(factors[i], lanes) for i in range(4, 7))
-            left = T.Cast(vector("int32", lanes), load(lhs, index, lanes)) - left_point
-            right = T.Cast(vector("int32", lanes), load(rhs, index, lanes)) - right_point
+            left, right = place.codes(lhs) - left_point, place.codes(rhs) - right_point
             # |255 * 2^22 + 255 * 2^22| < 2^31
             total = T.bind(left * left_factor + right * right_factor)
             sign = T.shift_right(total, splat(T.int32(31), lanes))
@@ -221,22 +220,22 @@ def build_mul(isa: Isa, spec: MulSpec) -> PrimFunc:
     """Returns mul(lhs, rhs, factors, codes, out); see numerics.mul_f32."""
 
     def body(lhs: Buffer, rhs: Buffer, factors: Buffer, codes: Buffer, out: Buffer) -> None:
-        def product(left: Expr, right: Expr, lanes: int) -> Expr:
-            left_code, right_code = code_floats(lhs, left, lanes), code_floats(rhs, right, lanes)
+        def product(left: Place, right: Place) -> Expr:
+            lanes = left.size
             # |qa - za| * |qb - zb| <= 255 * 255 < 2^24: exact in f32
-            exact = (left_code - splat_at(factors, 0, lanes)) * (right_code - splat_at(factors, 1, lanes))
+            exact = (left.floats(lhs) - splat_at(factors, 0, lanes)) * (right.floats(rhs) - splat_at(factors, 1, lanes))
             return round_to_s32(isa, exact * splat_at(factors, 2, lanes), lanes)
 
         writer = CodeWriter(isa, out, spec.dtype, codes[0], codes[1], codes[2])
         if not spec.per_channel:
-            writer.range(math.prod(spec.shape), lambda index, lanes: product(index, index, lanes))
+            writer.range(math.prod(spec.shape), lambda place: product(place, place))
             return
         batch, height, width, channels = spec.shape
         loop = T.parallel if math.prod(spec.shape) >= 2 * MIN_CHUNK_SIZE else T.serial
         with loop(0, batch * height) as row, T.serial(0, width) as column:
             start = T.bind((row * width + column) * channels)
             right = T.bind(row // height * channels - start)
-            writer.row(start, channels, lambda index, lanes: product(index, right + index, lanes))
+            writer.row(start, channels, lambda place: product(place, place.moved(right)))
 
     arguments = [
         ("lhs", spec.shape, spec.dtype),

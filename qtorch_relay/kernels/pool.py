@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from qtorch_relay._tvm import PrimFunc, T
 from qtorch_relay.kernels.isa import Isa
-from qtorch_relay.kernels.pointwise import MIN_CHUNK_SIZE, CodeWriter, block_size, round_to_s32
+from qtorch_relay.kernels.pointwise import MIN_CHUNK_SIZE, CodeWriter, Place, block_size, places, round_to_s32
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
 from qtorch_relay.kernels.tir import (
     Buffer,
@@ -145,14 +145,15 @@ def build_avg_pool2d(isa: Isa, spec: AvgPool2dSpec) -> PrimFunc:
             image_start = T.bind(row // spec.out_h * spec.in_h)
             out_start = T.bind((row * spec.out_w + column) * spec.channels)
 
-            def block(channel: Expr, vectors: int, lanes: int) -> None:
-                sums = registers(vectors, vector("int32", lanes))
+            def block(channel: Expr, windows: list[Place]) -> None:
+                lanes = windows[0].size
+                sums = registers(len(windows), vector("int32", lanes))
                 for total in sums:
                     put(total, splat(T.int32(0), lanes))
                 with T.serial(rows[0], rows[1]) as in_row, T.serial(columns[0], columns[1]) as in_column:
                     start = T.bind(((image_start + in_row) * spec.in_w + in_column) * spec.channels + channel)
-                    for j, total in enumerate(sums):
-                        put(total, get(total) + T.Cast(vector("int32", lanes), load(x, start + j * lanes, lanes)))
+                    for total, place in zip(sums, windows, strict=True):
+                        put(total, get(total) + place.moved(start).codes(x))
                 values = [_mean(isa, spec, get(total), offset, factor, zero_point, lanes) for total in sums]
                 if lanes == 1:
                     writer.write_one(out_start + channel, values[0])
@@ -161,12 +162,12 @@ def build_avg_pool2d(isa: Isa, spec: AvgPool2dSpec) -> PrimFunc:
 
             if spec.channels < isa.LANES:
                 with T.serial(0, spec.channels) as channel:
-                    block(channel, 1, 1)
+                    block(channel, [Place(0)])
                 return
             vectors = min(spec.channels, block_size(isa)) // isa.LANES
             size = vectors * isa.LANES
             with T.serial(0, -(-spec.channels // size)) as index:
-                block(T.bind(T.min(index * size, spec.channels - size)), vectors, isa.LANES)
+                block(T.bind(T.min(index * size, spec.channels - size)), places(writer.order(vectors), 0))
 
     arguments = [
         ("x", spec.in_shape, spec.dtype),
