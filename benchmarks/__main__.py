@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = _nothing(options)
     if options.keep and json_path.exists():
         old = read(json_path)
-        results = replace(results, rows=old.rows, starts=old.starts, compile=old.compile, concurrency=old.concurrency)
+        commands = dict.fromkeys([*old.command.split("; "), results.command])
+        results = replace(old, date=results.date, command="; ".join(commands), versions=results.versions)
     with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=Console(stderr=True)) as bars:
         if "latency" in options.parts:
             results = _latencies(results, options, bars, json_path)
