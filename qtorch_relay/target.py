@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import platform
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -107,6 +108,7 @@ TARGETS: tuple[Target, ...] = (
         "x86-64-v4",
         ("+avx512vnni", "+amx-tile", "+amx-int8", _FULL_WIDTH),
         (*_V4_FLAGS, "avx512_vnni", "amx_tile", "amx_int8"),
+        kernels="x86-amx",
     ),
     _arm("arm-neon", "NEON", ("+neon",), ("asimd",)),
     _arm("arm-dotprod", "NEON dotprod", ("+v8.2a", "+dotprod"), ("asimd", "asimddp")),
@@ -218,8 +220,13 @@ def missing_on_host(target: Target) -> str | None:
 
 
 def check_runnable(target: Target) -> None:
-    """Raises TargetError, naming what is missing, if this host cannot run a target."""
+    """Raises TargetError, naming what is missing, if this host cannot run a target.
+
+    A program may use AMX only after Linux has agreed; this asks it.
+    """
     lacking = missing_on_host(target)
+    if lacking is None and "amx_tile" in target.cpu_flags:
+        lacking = _why_no_tile_registers()
     if lacking is None:
         return
     runnable = [row.name for row in TARGETS if missing_on_host(row) is None]
@@ -227,6 +234,19 @@ def check_runnable(target: Target) -> None:
         f"target {target.name} ({target.isa}) needs {lacking}; this host ({host_cpu().model}) lacks it "
         f"and can run {', '.join(runnable)}"
     )
+
+
+@lru_cache(maxsize=1)
+def _why_no_tile_registers() -> str | None:
+    """Asks Linux to let this process use AMX's tile registers; returns what is missing if it does not, or None.
+
+    Source: the Linux kernel's Documentation/arch/x86/xstate.rst.
+    """
+    if platform.system() != "Linux":
+        return "Linux, which must be asked for the tile registers of AMX"
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    refused = ctypes.CDLL(None, use_errno=True).syscall(arch_prctl, request_permission, tile_data)
+    return f"Linux's permission to use AMX (arch_prctl: {os.strerror(ctypes.get_errno())})" if refused else None
 
 
 @lru_cache(maxsize=1)

@@ -34,8 +34,7 @@ def test_all_names_of_the_design_are_known() -> None:
         ("x86_64", frozenset({"avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe"}), "x86-avx2"),
         ("x86_64", VNNI - {"avx512_vnni"}, "x86-avx512"),
         ("x86_64", VNNI, "x86-avx512vnni"),
-        # AMX has no kernels of its own yet: the best target with kernels is better than the most able one without.
-        ("x86_64", AMX, "x86-avx512vnni"),
+        ("x86_64", AMX, "x86-amx"),
         ("aarch64", frozenset({"asimd"}), "arm-neon"),
         ("aarch64", DOTPROD, "arm-dotprod"),
         ("aarch64", DOTPROD | {"i8mm"}, "arm-i8mm"),
@@ -46,9 +45,24 @@ def test_host_is_the_best_target_the_cpu_runs(
     monkeypatch: pytest.MonkeyPatch, machine: str, flags: frozenset[str], best: str
 ) -> None:
     pretend(monkeypatch, machine, flags)
+    monkeypatch.setattr(targets, "_why_no_tile_registers", lambda: None)
     host = targets.resolve("host")
     assert host.name == best
     targets.check_runnable(host)
+
+
+def test_linux_must_agree_to_tile_registers(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, "x86_64", AMX)
+    monkeypatch.setattr(targets, "_why_no_tile_registers", lambda: "Linux's permission to use AMX")
+    with pytest.raises(TargetError, match=r"x86-amx .* needs Linux's permission"):
+        targets.check_runnable(targets.resolve("x86-amx"))
+    targets.check_runnable(targets.resolve("x86-avx512vnni"))
+
+
+def test_a_host_without_amx_refuses_its_registers() -> None:
+    if "amx_tile" in targets.host_cpu().flags:
+        pytest.skip("this host has AMX")
+    assert "permission" in str(targets._why_no_tile_registers()) or targets.host_cpu().machine != "x86_64"
 
 
 def test_generic_is_for_the_machine_that_compiles_it(monkeypatch: pytest.MonkeyPatch) -> None:
