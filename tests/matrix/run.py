@@ -110,6 +110,7 @@ def _difference(case: Case, tensor: torch.Tensor, ours: npt.NDArray[Any], qparam
         if case.ulp and unequal.any():
             scale = np.spacing(np.abs(theirs[np.isfinite(theirs)]).max(initial=0.0).astype(np.float32))
             unequal &= ~(np.abs(theirs.astype(np.float64) - ours) <= case.ulp * np.float64(scale))
+        unequal |= (theirs == 0) & (ours == 0) & (np.signbit(theirs) != np.signbit(ours))
     if not unequal.any():
         return ""
     where = tuple(int(axis[0]) for axis in np.nonzero(unequal))

@@ -129,7 +129,8 @@ def _per_tensor(context: ImportContext, node: Node, scale: Parameter, zero_point
     ordered = relax.op.where(relax.op.isnan(shifted), constant(low, "float32"), shifted)
     # float64 holds int64 numbers of the size of codes exactly
     bounded = relax.op.clip(cast(ordered, "float64"), float(low), float(high))
-    centered = cast(relax.op.subtract(bounded, along(zero_point, "float64", rank, None)), "float32")
+    # as integers, which have no -0.0
+    centered = cast(relax.op.subtract(cast(bounded, "int64"), along(zero_point, "int64", rank, None)), "float32")
     real = relax.op.multiply(centered, along(scale, "float32", rank, None))
     return TensorValue(context.emit(real, "fake_quantized"))
 
