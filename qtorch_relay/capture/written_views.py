@@ -182,6 +182,8 @@ class _WriteBack:
     def _note_item(self, item: Any, container: Any) -> None:
         """Notes which of the tensors that were put into a container an item is."""
         tensor = self.values[item.debugName()]
+        if not isinstance(tensor, torch.Tensor):
+            return  # a list of them, as aten::dequantize gives
         for value in container.node().inputs():
             found = self.values.get(value.debugName())
             if isinstance(found, torch.Tensor) and _shared(found, tensor) and found.shape == tensor.shape:
