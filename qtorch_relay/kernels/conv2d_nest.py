@@ -331,11 +331,11 @@ class Conv2dNest:
         lies behind the last block are the next layer's weights, where lift_constants puts them.
         """
         plan = self.plan
-        lines = plan.reduction.dots * block.vectors
+        lines = plan.reduction.dots * block.vectors * self.isa.LANES * DOT_BYTES // CACHE_LINE
         if lines * CACHE_LINE < MIN_PREFETCHED_BYTES:
             return
         tiles = plan.max_tiles_per_chunk
-        slower = max((tiles // block.vectors).bit_length() - 1, 0)
+        slower = max((tiles * plan.reduction.dots // lines).bit_length() - 1, 0)
         line = T.shift_right(tile * plan.reduction.dots + dot, T.int32(slower))
         prefetch(self.weight, weights + (lines + line) * CACHE_LINE)
 

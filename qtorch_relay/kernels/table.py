@@ -156,7 +156,8 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
     def narrow(more: tuple[Any, ...]) -> tuple[Any, ...]:
         return more if isa.LANES == 8 else ()
 
-    dot, codes, suffix = f"1x{isa.LANES}x4", f"x{4 * isa.LANES}", isa.NAME.replace("-", "_")
+    dot = f"1x{isa.LANES}x4" if isa.tiles is None else f"16x{isa.LANES}x64"
+    codes, suffix = f"x{4 * isa.LANES}", isa.NAME.replace("-", "_")
     return (
         Kernel(
             name=f"dense_u8s8s32_{dot}__{suffix}",
