@@ -25,6 +25,7 @@ from qtorch_relay.kernels.tuning import tune as find_tiles
 from qtorch_relay.kernels.tuning_cache import TuningCache
 from qtorch_relay.lowering.channels_last import convert_to_channels_last
 from qtorch_relay.lowering.fold_constants import FoldConstants
+from qtorch_relay.lowering.inline_stages import InlineStages
 from qtorch_relay.lowering.lift_constants import lift_constants
 from qtorch_relay.lowering.rebuild import bindings_of, op_name
 from qtorch_relay.lowering.select_kernels import Samples, SelectionReport, select_kernels
@@ -250,7 +251,7 @@ def _select(mod: Any, isa: str, samples: Samples | None) -> tuple[Any, Selection
 
 
 def generic_passes() -> Any:
-    """Passes from plain Relax to fused TIR functions, TVM's own but for one; kernels are opaque to them."""
+    """Passes from plain Relax to fused TIR functions, mostly TVM's own; kernels are opaque to them."""
     return tvm.transform.Sequential(
         [
             relax.transform.EliminateCommonSubexpr(),
@@ -261,6 +262,7 @@ def generic_passes() -> Any:
             relax.transform.FoldConstant(),
             relax.transform.FuseOps(),
             relax.transform.FuseTIR(),
+            InlineStages(),
             relax.transform.DeadCodeElimination(),
         ]
     )
