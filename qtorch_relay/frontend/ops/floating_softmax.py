@@ -47,5 +47,5 @@ def log_softmax(context: ImportContext, node: Node) -> TensorValue:
 def _operands(context: ImportContext, node: Node) -> tuple[TensorValue, int]:
     value = float_tensor(context, node, "self")
     if node.args.get("dtype") is not None or node.args.get("half_to_float"):
-        raise context.unsupported(node, "a dtype argument")
+        raise context.unsupported(node, "a dtype argument; accepted are floats, without a dtype argument")
     return value, context.axis(node, "dim", len(value.shape))
