@@ -37,6 +37,10 @@ _NOT_RUN = frozenset({
 })  # fmt: skip
 
 
+# Outputs that follow from some of the arguments alone: of an op the output's number and those arguments'.
+_PARTLY_FIXED = {"aten::_pack_padded_sequence": (1, (1, 2))}
+
+
 class _NodeError(Exception):
     """A node cannot run on what it was given."""
 
@@ -118,6 +122,13 @@ def _fold_queries(graph: Any, examples: list[torch.Tensor], sources: SourceMap) 
             fixed.add(constant.debugName())
             changed = True
             continue
+        if node.kind() in _PARTLY_FIXED and not is_fixed:
+            number, deciding = _PARTLY_FIXED[node.kind()]
+            value = list(node.outputs())[number]
+            if all(names[i] in fixed for i in deciding) and list(value.uses()):
+                with graph.insert_point_guard(node):
+                    value.replaceAllUsesWith(graph.insertConstant(outputs[number]))
+                changed = True
         for value, output in zip(node.outputs(), outputs, strict=True):
             if is_fixed or _has_shape_only(output):
                 values[value.debugName()] = output

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import rnn
 
 from tests.matrix.case import ENGINES, Apply, Case, uniform
 from tests.matrix.dynamic import NO_ASYMMETRIC, bias_of, int8_weight
@@ -53,6 +54,47 @@ class States(nn.Module):
 
     def forward(self, x: torch.Tensor, *states: torch.Tensor) -> Any:
         return self.layer(x, states if len(states) > 1 else states[0])
+
+
+class PackedSequences(nn.Module):
+    """A layer on a packed sequence of samples of these lengths, unpacked again."""
+
+    def __init__(self, layer: nn.Module, lengths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.layer = layer
+        self.batch_first = bool(layer.batch_first)
+        self.lengths = torch.tensor(lengths)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        packed = rnn.pack_padded_sequence(x, self.lengths, self.batch_first, enforce_sorted=False)
+        outputs, states = self.layer(packed)
+        padded, lengths = rnn.pad_packed_sequence(outputs, self.batch_first, padding_value=-0.5, total_length=6)
+        return padded, states, lengths + 0
+
+
+def _packed_sequences() -> Iterator[Case]:
+    """Layers on samples of differing lengths, both ways and stacked; a step's range is that of the samples it has."""
+    forms: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+        "sorted": ({}, (5, 3, 3, 1)),
+        "batch_first": ({"batch_first": True}, (2, 5, 1, 2)),
+        "both ways": ({"bidirectional": True, "num_layers": 2}, (4, 5, 2, 5)),
+        "one length": ({"bidirectional": True}, (5, 5, 5, 5)),
+    }
+    for (name, (options, lengths)), kind in product(forms.items(), ("lstm", "gru")):
+        shape = (4, 5, 9) if options.get("batch_first") else (5, 4, 9)
+        for dtype in (torch.qint8, torch.float16):
+            fp16 = dtype == torch.float16
+            layer = getattr(nn, kind.upper())
+            yield Case(
+                f"aten::quantized_{kind}",
+                f"packed sequence, {name}-{'fp16' if fp16 else 's8'}",
+                lambda o=options, n=lengths, d=dtype, f=layer: PackedSequences(dynamic(lambda: f(9, 12, **o), d), n),
+                (uniform(shape, 3),),
+                engines=FP16 if fp16 else ENGINES,
+                left_out=NO_FP16 if fp16 else {},
+                ulp=2,
+                reason=MKL_TANH,
+            )
 
 
 def _packed(scheme: str, hidden: int, gates: int, seed: int) -> Any:
@@ -127,3 +169,4 @@ def cases() -> Iterator[Case]:
         make = lambda layer=layer, hidden=hidden, options=options: layer(9, hidden, **options)  # noqa: E731
         yield from _rows(f"aten::quantized_{kind}", f"{name}-h{hidden}", make, (uniform((4, 2, 9), 3),))
     yield from _schemes()
+    yield from _packed_sequences()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.ops.accumulator import weight_qparams
 from qtorch_relay.frontend.ops.dynamic import quantize_at_run_time
 from qtorch_relay.frontend.ops.linear_dynamic import apply_dynamic, apply_fp16, linear_engine
+from qtorch_relay.frontend.ops.packed_sequence import batch_sizes_of, run_packed
 from qtorch_relay.frontend.registry import converter, fold, refuse
 from qtorch_relay.frontend.values import TensorValue
 from qtorch_relay.numerics.dynamic import greatest_code
@@ -26,12 +28,6 @@ fold(
     "quantized::make_quantized_cell_params_dynamic",
     "quantized::make_quantized_cell_params_fp16",
     how="packs constant weights",
-)
-refuse(
-    "aten::quantized_lstm.data",
-    "aten::quantized_gru.data",
-    reason="a packed sequence has lengths that are known only at run time",
-    nearest="the layer on a padded tensor (aten::quantized_lstm.input, aten::quantized_gru.input)",
 )
 refuse(
     "quantized::make_quantized_cell_params",
@@ -137,14 +133,42 @@ def gru(context: ImportContext, node: Node) -> tuple[TensorValue, ...]:
     return _run_stack(context, node, "gru", [context.tensor(node, "hx").expr])
 
 
+@converter("aten::quantized_lstm.data", lowering=LOWERING, exact=EXACT)
+def packed_lstm(context: ImportContext, node: Node) -> tuple[TensorValue, ...]:
+    """aten::quantized_lstm.data(Tensor data, Tensor batch_sizes, Tensor[] hx, CellParamsBase[] params, bool has_biases,
+    int num_layers, float dropout, bool train, bool bidirectional, *, ScalarType? dtype=None, bool use_dynamic=False) ->
+    (Tensor, Tensor, Tensor)
+
+    Shapes: data [sum of batch_sizes, I]; batch_sizes [T], known at import; hx two of [layers * directions, B, H].
+    Source: aten/src/ATen/native/RNN.cpp quantized_lstm_data, PackedLayer, ReversedPackedLayer.
+    """
+    states = [_tensor(context, node, state).expr for state in context.argument(node, "hx")]
+    return _run_stack(context, node, "lstm", states, batch_sizes_of(context, node))
+
+
+@converter("aten::quantized_gru.data", lowering=LOWERING, exact=EXACT)
+def packed_gru(context: ImportContext, node: Node) -> tuple[TensorValue, ...]:
+    """aten::quantized_gru.data(Tensor data, Tensor batch_sizes, Tensor hx, CellParamsBase[] params, bool has_biases,
+    int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor)
+
+    Shapes, source: as aten::quantized_lstm.data, with one hx.
+    """
+    return _run_stack(context, node, "gru", [context.tensor(node, "hx").expr], batch_sizes_of(context, node))
+
+
 def _tensor(context: ImportContext, node: Node, value: Any) -> TensorValue:
     if isinstance(value, TensorValue):
         return value
     raise context.unsupported(node, f"hx must hold tensors that are not quantized, found {describe(value)}")
 
 
-def _run_stack(context: ImportContext, node: Node, kind: str, states: list[Any]) -> tuple[TensorValue, ...]:
-    """Returns the outputs of the last layer, then the last states of all layers, stacked."""
+def _run_stack(
+    context: ImportContext, node: Node, kind: str, states: list[Any], batch_sizes: Sequence[int] | None = None
+) -> tuple[TensorValue, ...]:
+    """Returns the outputs of the last layer, then the last states of all layers, stacked.
+
+    batch_sizes: of a packed sequence how many samples each step has; None if all have all, and input is padded.
+    """
     layers = context.integer(node, "num_layers")
     if context.argument(node, "train") and context.number(node, "dropout") and layers > 1:
         raise context.unsupported(node, "dropout between the layers in training mode; call eval() on the model")
@@ -152,8 +176,8 @@ def _run_stack(context: ImportContext, node: Node, kind: str, states: list[Any])
     cells: list[CellParams] = context.argument(node, "params")
     if len(cells) != layers * directions:
         raise context.unsupported(node, f"params must hold {layers * directions} cells, found {len(cells)}")
-    batch_first = bool(context.argument(node, "batch_first"))
-    sequence = context.tensor(node, "input").expr
+    batch_first = batch_sizes is None and bool(context.argument(node, "batch_first"))
+    sequence = context.tensor(node, "input" if batch_sizes is None else "data").expr
     if batch_first:
         sequence = context.emit(relax.op.permute_dims(sequence, [1, 0, 2]))
     last: list[list[Any]] = []
@@ -162,10 +186,10 @@ def _run_stack(context: ImportContext, node: Node, kind: str, states: list[Any])
         for number in range(first, first + directions):
             layer = Layer(kind, cells[number], reverse=number > first)
             initial = [_at(context, state, number) for state in states]
-            output, *final = _run_layer(context, layer, TensorValue(sequence), initial)
+            output, *final = _run_layer(context, layer, TensorValue(sequence), initial, batch_sizes)
             outputs.append(output)
             last.append(final)
-        sequence = outputs[0] if directions == 1 else context.emit(relax.op.concat(outputs, axis=2))
+        sequence = outputs[0] if directions == 1 else context.emit(relax.op.concat(outputs, axis=-1))
     if batch_first:
         sequence = context.emit(relax.op.permute_dims(sequence, [1, 0, 2]))
     stacked = (context.emit(relax.op.stack(list(each), axis=0)) for each in zip(*last, strict=True))
@@ -177,8 +201,14 @@ def _at(context: ImportContext, states: Any, number: int) -> Any:
     return context.emit(relax.op.squeeze(one, [0]))
 
 
-def _run_layer(context: ImportContext, layer: Layer, sequence: TensorValue, states: list[Any]) -> list[Any]:
-    """Returns the outputs of all steps [T, B, H], then the last states [B, H]."""
+def _run_layer(
+    context: ImportContext,
+    layer: Layer,
+    sequence: TensorValue,
+    states: list[Any],
+    batch_sizes: Sequence[int] | None = None,
+) -> list[Any]:
+    """Returns the outputs of all steps [T, B, H], then the last states [B, H]; of a packed sequence [sum, H]."""
     params = layer.params
     gates = _input_gates(context, layer, sequence)
     if isinstance(params.hidden_layer, LinearFp16Params):
@@ -189,15 +219,23 @@ def _run_layer(context: ImportContext, layer: Layer, sequence: TensorValue, stat
         arithmetic = {"fbgemm": "fused", "qnnpack": "rounded", "onednn": "real"}[engine]
         quant_max = greatest_code(engine, params.reduce_range)
         weights = _int8_weights(context, params.hidden_layer, engine, f"{params.name}_hidden")
-    call = tir_recurrent.apply(
-        layer.kind,
-        [gates, *states, *weights],
-        arithmetic=arithmetic,
-        quant_max=quant_max,
-        reverse=layer.reverse,
+
+    def steps(gates: Any, states: list[Any]) -> list[Any]:
+        call = tir_recurrent.apply(
+            layer.kind,
+            [gates, *states, *weights],
+            arithmetic=arithmetic,
+            quant_max=quant_max,
+            reverse=layer.reverse,
+        )
+        results = context.emit(call, params.name)
+        return [context.emit(relax.TupleGetItem(results, i)) for i in range(1 + len(states))]
+
+    return (
+        steps(gates, states)
+        if batch_sizes is None
+        else run_packed(context, gates, states, batch_sizes, steps, layer.reverse)
     )
-    results = context.emit(call, params.name)
-    return [context.emit(relax.TupleGetItem(results, i)) for i in range(1 + len(states))]
 
 
 def _input_gates(context: ImportContext, layer: Layer, sequence: TensorValue) -> Any:

@@ -31,7 +31,10 @@ def dropout(context: ImportContext, node: Node) -> Tensor:
     return context.any_tensor(node, "input" if "input" in node.args else "self")
 
 
-@converter("aten::contiguous", "aten::detach", "aten::clone", "aten::alias", lowering="nothing")
+@converter(
+    "aten::contiguous", "aten::detach", "aten::clone", "aten::alias", "aten::resolve_conj", "aten::resolve_neg",
+    lowering="nothing",
+)  # fmt: skip
 def identity(context: ImportContext, node: Node) -> Tensor:
     """aten::<op>(Tensor self, ...) -> Tensor, which changes no value."""
     return context.any_tensor(node, "self")
