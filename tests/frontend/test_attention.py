@@ -58,6 +58,18 @@ def test_encoders_equal_pytorch(fast_path: bool, options: dict[str, Any]) -> Non
     _check(_encoder(**options), torch.randn(2, LENGTH, WIDTH))
 
 
+@pytest.mark.parametrize("options", [{}, {"norm_first": True}, {"batch_first": False, "activation": "gelu"}])
+def test_scripted_encoders_equal_pytorch(fast_path: bool, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    encoder = _encoder(**options).eval()
+    for module in (encoder, encoder.layers[0]):
+        x = torch.randn(2, LENGTH, WIDTH)
+        with pytest.warns(FloatModelWarning):
+            compiled = qtorch_relay.compile(torch.jit.script(module), [("x", tuple(x.shape))], UNOPTIMIZED)
+        with torch.no_grad():
+            assert largest_deviation(compiled(x), module(x)) <= ROUNDING
+
+
 def test_masked_encoders_equal_pytorch(fast_path: bool) -> None:
     torch.manual_seed(0)
     padding = torch.zeros(2, LENGTH, dtype=torch.bool)

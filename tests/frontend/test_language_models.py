@@ -18,7 +18,7 @@ from torch import nn
 import qtorch_relay as qr
 from qtorch_relay import target as targets
 from qtorch_relay.capture.engine import quantized_engine
-from qtorch_relay.errors import InvalidInputError
+from qtorch_relay.errors import UnsupportedOpError
 
 VNNI = "x86-avx512vnni"
 
@@ -165,12 +165,49 @@ def test_dynamic_layers_of_any_batch_share_one_range(engine: str) -> None:
             assert torch.equal(compiled(x), quantized(x))
 
 
-def test_transformer_on_the_fast_path_fails_in_pytorch_too() -> None:
-    torch.backends.mha.set_fastpath_enabled(True)
+class OfLengths(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(8, 8)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths)
+        return nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0])[0]
+
+
+def test_lengths_known_only_at_run_time_are_refused() -> None:
+    x, lengths = torch.randn(4, 2, 8), torch.tensor([4, 2])
     with quantized_engine("fbgemm"):
-        quantized = torch.ao.quantization.quantize_dynamic(encoder(1), {nn.Linear}, dtype=torch.qint8)
-    x = torch.zeros(1, 7, 256)
-    with pytest.raises(AttributeError, match="has no attribute 'device'"), torch.no_grad():
-        quantized(x)
-    with pytest.raises(InvalidInputError, match="cannot be traced"):
-        qr.compile(quantized, [("x", x)], engine="fbgemm")
+        model = torch.ao.quantization.quantize_dynamic(OfLengths().eval(), {nn.LSTM}, dtype=torch.qint8)
+        with pytest.raises(UnsupportedOpError, match="lengths that are known only at run time, and decides shapes"):
+            qr.from_pytorch(model, [("x", x), ("lengths", lengths)], "fbgemm")
+
+
+@pytest.mark.filterwarnings("ignore:Currently, qnnpack incorrectly ignores reduce_range")
+def test_nan_is_computed_on_where_pytorchs_qnnpack_raises() -> None:
+    with quantized_engine("qnnpack"), torch.no_grad():
+        model = nn.Sequential(nn.Linear(4, 3)).eval()
+        quantized = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+        compiled = qr.compile(quantized, [("x", (2, 4))], engine="qnnpack")
+        for bad in (float("nan"), float("inf"), -float("inf")):
+            x = torch.randn(2, 4)
+            x[0, 1] = bad
+            with pytest.raises(RuntimeError, match=r"min should be less|requantization scale must be finite"):
+                quantized(x)
+            assert compiled(x).shape == (2, 3)
+
+
+def test_transformer_is_imported_whether_pytorchs_fast_path_is_on_or_off() -> None:
+    """Its check fails on quantized layers in PyTorch itself, run, traced or scripted there."""
+    torch.backends.mha.set_fastpath_enabled(True)
+    with quantized_engine("fbgemm"), torch.no_grad():
+        quantized = torch.ao.quantization.quantize_dynamic(encoder(4), {nn.Linear}, dtype=torch.qint8)
+        x = torch.randn(1, 7, 256, generator=torch.Generator().manual_seed(4))
+        with pytest.raises(AttributeError, match="has no attribute 'device'"):
+            quantized(x)
+        with pytest.raises(RuntimeError, match="method cannot be used as a value"):
+            torch.jit.script(quantized)
+        ours = qr.compile(quantized, [("x", x)], engine="fbgemm")(x)
+        assert torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        assert steps_between(ours, quantized(x)) <= 16

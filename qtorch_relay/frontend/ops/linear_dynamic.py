@@ -23,7 +23,10 @@ FP16_MAX = 65504.0
 LOWERING = "qnn.choose_qparams + qnn.quantize + qnn.dense + qnn.dequantize"
 
 
-@converter("quantized::linear_dynamic", "_quantized::linear_dynamic", lowering=LOWERING)
+NOTE = "of an input that holds NaN or infinity PyTorch raises on qnnpack, where ours computes on, as on other engines"
+
+
+@converter("quantized::linear_dynamic", "_quantized::linear_dynamic", lowering=LOWERING, note=NOTE)
 def quantized_linear_dynamic(context: ImportContext, node: Node) -> TensorValue:
     """quantized::linear_dynamic(Tensor X, LinearPackedParamsBase W_prepack, bool reduce_range=False) -> Tensor Y
 
@@ -33,7 +36,7 @@ def quantized_linear_dynamic(context: ImportContext, node: Node) -> TensorValue:
     return _linear_dynamic(context, node, relu=False)
 
 
-@converter("quantized::linear_relu_dynamic", lowering=f"{LOWERING} + relu")
+@converter("quantized::linear_relu_dynamic", lowering=f"{LOWERING} + relu", note=NOTE)
 def quantized_linear_relu_dynamic(context: ImportContext, node: Node) -> TensorValue:
     """quantized::linear_relu_dynamic(Tensor X, LinearPackedParamsBase W_prepack, bool reduce_range=False) -> Tensor Y
 
