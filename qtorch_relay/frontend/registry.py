@@ -4,9 +4,10 @@ are refused."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qtorch_relay.capture.graph import Node
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from qtorch_relay.frontend.context import ImportContext
 
 Convert = Callable[["ImportContext", Node], Any]
+Data = TypeVar("Data")
 
 # What exact says of an op that takes codes and floats, and of float ops whose sums PyTorch leaves to other libraries.
 CODES_EXACT = "codes: all engines; floats: within rounding"
@@ -72,6 +74,25 @@ def converter(*ops: str, lowering: str, exact: str = "all engines", note: str = 
             _check_new(op)
             CONVERTERS[op] = Converter(op, function, lowering, exact, note)
         return function
+
+    return register
+
+
+def converter_of(
+    ops: Mapping[str, Data], *, lowering: str, exact: str = "all engines", note: str = ""
+) -> Callable[[Callable[[ImportContext, Node, Data], Any]], Convert]:
+    """Registers a function for ops that differ in one thing, which it is given as its last argument.
+
+    ops: what each op hands over; lowering, exact and note as in converter.
+    """
+    by_op = dict(ops)
+
+    def register(function: Callable[[ImportContext, Node, Data], Any]) -> Convert:
+        @wraps(function)
+        def convert(context: ImportContext, node: Node) -> Any:
+            return function(context, node, by_op[node.op] if node.op in by_op else by_op[node.name])
+
+        return converter(*by_op, lowering=lowering, exact=exact, note=note)(convert)
 
     return register
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 from qtorch_relay.capture.graph import Node
 from qtorch_relay.frontend.context import ImportContext, wrapped_axis
 from qtorch_relay.frontend.ops.moves import Tensor, permuted, taken
-from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.registry import converter, converter_of
 
 
-@converter("aten::t", "aten::numpy_T", "aten::mT", "aten::adjoint", lowering="permute_dims")
+@converter("aten::numpy_T", lowering="permute_dims")
+def transpose_all(context: ImportContext, node: Node) -> Tensor:
+    """aten::numpy_T(Tensor self) -> Tensor, which reverses all dimensions"""
+    value = context.any_tensor(node, "self")
+    return permuted(context, value, list(reversed(range(len(value.shape)))))
+
+
+@converter("aten::t", "aten::mT", "aten::adjoint", lowering="permute_dims")
 def transpose_last(context: ImportContext, node: Node) -> Tensor:
-    """aten::t(Tensor self) -> Tensor; numpy_T reverses all dimensions, mT and adjoint exchange the last two."""
+    """aten::t(Tensor self) -> Tensor; mT and adjoint exchange the last two of more dimensions."""
     value = context.any_tensor(node, "self")
     axes = list(range(len(value.shape)))
-    if node.name == "aten::numpy_T":
-        axes.reverse()
-    elif len(axes) >= 2:
+    if len(axes) >= 2:
         axes[-2:] = [axes[-1], axes[-2]]
     return permuted(context, value, axes)
 
@@ -74,10 +79,10 @@ def flip(context: ImportContext, node: Node) -> Tensor:
     return _flipped(context, value, _axes(context, node, "dims", len(value.shape)))
 
 
-@converter("aten::fliplr", "aten::flipud", lowering="take")
-def flip_matrix(context: ImportContext, node: Node) -> Tensor:
+@converter_of({"aten::fliplr": 1, "aten::flipud": 0}, lowering="take")
+def flip_matrix(context: ImportContext, node: Node, axis: int) -> Tensor:
     """aten::fliplr(Tensor self) -> Tensor, along dimension 1; flipud along dimension 0."""
-    return _flipped(context, context.any_tensor(node, "self"), [1 if node.name == "aten::fliplr" else 0])
+    return _flipped(context, context.any_tensor(node, "self"), [axis])
 
 
 def _flipped(context: ImportContext, value: Tensor, axes: list[int]) -> Tensor:

@@ -10,15 +10,15 @@ from qtorch_relay.errors import UnsupportedOpError
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.accumulator import clamp_below_zero
 from qtorch_relay.frontend.ops.arithmetic_int32 import CAT_LANES, emit_cat
-from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.registry import converter, converter_of
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 from qtorch_relay.numerics.core import concatenate_table
 from qtorch_relay.qnn import concatenate
 from qtorch_relay.qparams import PerTensor
 
 
-@converter("quantized::cat", "quantized::cat_relu", lowering="qnn.concatenate (+ maximum)")
-def quantized_cat(context: ImportContext, node: Node) -> QuantizedValue:
+@converter_of({"quantized::cat": False, "quantized::cat_relu": True}, lowering="qnn.concatenate (+ maximum)")
+def quantized_cat(context: ImportContext, node: Node, relu: bool) -> QuantizedValue:
     """quantized::cat(Tensor[] qx, int dim, float? scale, int? zero_point) -> Tensor
 
     Without scale or zero_point the first tensor's is taken.
@@ -31,18 +31,18 @@ def quantized_cat(context: ImportContext, node: Node) -> QuantizedValue:
         first.zero_point if context.argument(node, "zero_point") is None else context.integer(node, "zero_point")
     )
     output = PerTensor(scale, zero_point, first.dtype)
-    return _quantized(context, node, values, output)
+    return _quantized(context, node, values, output, relu)
 
 
-@converter("quantized::cat_out", "quantized::cat_relu_out", lowering="qnn.concatenate (+ maximum)")
-def quantized_cat_out(context: ImportContext, node: Node) -> QuantizedValue:
+@converter_of({"quantized::cat_out": False, "quantized::cat_relu_out": True}, lowering="qnn.concatenate (+ maximum)")
+def quantized_cat_out(context: ImportContext, node: Node, relu: bool) -> QuantizedValue:
     """quantized::cat_out(Tensor[] qx, int dim, Tensor(a!) out) -> Tensor(a!)
 
     The result has the parameters of out; whoever uses out afterwards gets it (capture.mutation).
     """
     values = _quantized_list(context, node, "qx")
     out = context.quantized(node, "out")
-    return _quantized(context, node, values, out.qparams)
+    return _quantized(context, node, values, out.qparams, relu)
 
 
 @converter("aten::cat", lowering="qnn.concatenate, or concat of float tensors")
@@ -59,11 +59,13 @@ def aten_cat(context: ImportContext, node: Node) -> QuantizedValue | TensorValue
     return emit_concatenate(context, node, quantized, quantized[0].qparams, axis, by_channel=axis == 1)
 
 
-def _quantized(context: ImportContext, node: Node, values: list[QuantizedValue], output: PerTensor) -> QuantizedValue:
+def _quantized(
+    context: ImportContext, node: Node, values: list[QuantizedValue], output: PerTensor, relu: bool
+) -> QuantizedValue:
     dim = context.integer(node, "dim")
     axis = context.axis(node, "dim", len(values[0].shape))
     result = emit_concatenate(context, node, values, output, axis, by_channel=dim == 1)
-    return clamp_below_zero(context, result) if "relu" in node.name else result
+    return clamp_below_zero(context, result) if relu else result
 
 
 def _quantized_list(context: ImportContext, node: Node, name: str) -> list[QuantizedValue]:

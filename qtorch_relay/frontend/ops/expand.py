@@ -8,7 +8,7 @@ from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
 from qtorch_relay.frontend.context import ImportContext, wrapped_axis
 from qtorch_relay.frontend.ops.moves import Tensor, broadcast, reshaped, taken
-from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.registry import converter, converter_of
 
 
 @converter("aten::squeeze", "aten::squeeze.dims", lowering="squeeze")
@@ -40,15 +40,14 @@ def view_as(context: ImportContext, node: Node) -> Tensor:
     return reshaped(context, context.any_tensor(node, "self"), context.any_tensor(node, "other").shape)
 
 
-@converter("aten::atleast_1d", "aten::atleast_2d", "aten::atleast_3d", lowering="reshape")
-def at_least(context: ImportContext, node: Node) -> Tensor:
+@converter_of({"aten::atleast_1d": 1, "aten::atleast_2d": 2, "aten::atleast_3d": 3}, lowering="reshape")
+def at_least(context: ImportContext, node: Node, wanted: int) -> Tensor:
     """aten::atleast_1d(Tensor self) -> Tensor
 
     A vector becomes [1, N] and [1, N, 1], a matrix [M, N, 1].
     """
     value = context.any_tensor(node, "self")
     shape = list(value.shape)
-    wanted = int(node.name[len("aten::atleast_")])
     if len(shape) < 2 <= wanted:
         shape = [1, *shape] if shape else [1, 1]
     if len(shape) < wanted:

@@ -12,7 +12,7 @@ from qtorch_relay.capture.graph import Node
 from qtorch_relay.expressions import constant
 from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.ops.floating_elementwise import FLOAT_DTYPES, float_tensor
-from qtorch_relay.frontend.registry import UP_TO_ORDER, converter
+from qtorch_relay.frontend.registry import UP_TO_ORDER, converter, converter_of
 from qtorch_relay.frontend.values import TensorValue
 
 
@@ -46,10 +46,12 @@ def matmul(context: ImportContext, node: Node) -> TensorValue:
     return TensorValue(context.emit(relax.op.matmul(lhs.expr, rhs.expr), node.scope or "matmul"))
 
 
-@converter(
-    "aten::addmm", "aten::baddbmm", "aten::addbmm", "aten::addmv", lowering="matmul of floats", exact=UP_TO_ORDER
+@converter_of(
+    {"aten::addmm": False, "aten::baddbmm": False, "aten::addbmm": True, "aten::addmv": False},
+    lowering="matmul of floats",
+    exact=UP_TO_ORDER,
 )
-def add_product(context: ImportContext, node: Node) -> TensorValue:
+def add_product(context: ImportContext, node: Node, sums_batch: bool) -> TensorValue:
     """aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor, which is
     beta * self + alpha * (mat1 @ mat2); a beta of 0 leaves self out, also where it is NaN.
 
@@ -58,7 +60,7 @@ def add_product(context: ImportContext, node: Node) -> TensorValue:
     addend, lhs, rhs = (float_tensor(context, node, name) for name in list(node.args)[:3])
     beta, alpha = context.number(node, "beta"), context.number(node, "alpha")
     total = relax.op.matmul(lhs.expr, rhs.expr)
-    if node.name == "aten::addbmm":
+    if sums_batch:
         total = relax.op.sum(total, 0)
     if alpha != 1:
         total = relax.op.multiply(total, constant(alpha, lhs.dtype))

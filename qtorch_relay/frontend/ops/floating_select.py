@@ -13,7 +13,7 @@ from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.ops.filling import code_of
 from qtorch_relay.frontend.ops.floating_elementwise import Number, Operand, as_expr, common_dtype, read_operand
 from qtorch_relay.frontend.ops.quantize import emit_dequantize
-from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.registry import converter, converter_of
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 from qtorch_relay.qnn.op_def import static_shape
 
@@ -100,31 +100,22 @@ def _like(context: ImportContext, expr: Any, operands: tuple[Operand, Operand]) 
     return expr
 
 
-LOGICAL: dict[str, Callable[[Any, Any], Any]] = {
-    "logical_and": relax.op.logical_and,
-    "logical_or": relax.op.logical_or,
-    "logical_xor": relax.op.logical_xor,
-    "__and__": relax.op.logical_and,
-    "__or__": relax.op.logical_or,
-    "bitwise_and": relax.op.logical_and,
-    "bitwise_or": relax.op.logical_or,
-}
-
-
-@converter(
-    "aten::logical_and",
-    "aten::logical_or",
-    "aten::logical_xor",
-    "aten::__and__.Tensor",
-    "aten::__or__.Tensor",
-    "aten::bitwise_and.Tensor",
-    "aten::bitwise_or.Tensor",
+@converter_of(
+    {
+        "aten::logical_and": relax.op.logical_and,
+        "aten::logical_or": relax.op.logical_or,
+        "aten::logical_xor": relax.op.logical_xor,
+        "aten::__and__.Tensor": relax.op.logical_and,
+        "aten::__or__.Tensor": relax.op.logical_or,
+        "aten::bitwise_and.Tensor": relax.op.logical_and,
+        "aten::bitwise_or.Tensor": relax.op.logical_or,
+    },
     lowering="logical op of bool tensors",
 )
-def logical(context: ImportContext, node: Node) -> TensorValue:
+def logical(context: ImportContext, node: Node, combine: Callable[[Any, Any], Any]) -> TensorValue:
     """aten::logical_and(Tensor self, Tensor other) -> Tensor"""
     lhs, rhs = (_boolean(context, node, name) for name in ("self", "other"))
-    return TensorValue(context.emit(LOGICAL[node.name.split("::")[1]](lhs, rhs), node.scope or "logical"))
+    return TensorValue(context.emit(combine(lhs, rhs), node.scope or "logical"))
 
 
 @converter("aten::logical_not", "aten::bitwise_not", lowering="logical_not of a bool tensor")

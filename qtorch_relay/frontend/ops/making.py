@@ -6,16 +6,14 @@ from qtorch_relay.capture.graph import Node
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.conversion import DTYPES
 from qtorch_relay.frontend.ops.filling import filled
-from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.registry import converter, converter_of
 from qtorch_relay.frontend.values import TensorValue
 
-_NUMBERS = {"zeros": 0, "ones": 1, "empty": 0}
 
-
-@converter("aten::zeros", "aten::ones", lowering="full")
-def zeros(context: ImportContext, node: Node) -> TensorValue:
+@converter_of({"aten::zeros": 0, "aten::ones": 1}, lowering="full")
+def zeros(context: ImportContext, node: Node, number: int) -> TensorValue:
     """aten::zeros(SymInt[] size, *, ScalarType? dtype=None, ...) -> Tensor"""
-    return _made(context, node, _NUMBERS[node.name.removeprefix("aten::")], "float32")
+    return _made(context, node, number, "float32")
 
 
 @converter("aten::empty.memory_format", lowering="full", note="uninitialized memory in PyTorch; ours holds zeros")
@@ -32,10 +30,10 @@ def full(context: ImportContext, node: Node) -> TensorValue:
     return _made(context, node, number, default)
 
 
-@converter("aten::new_zeros", "aten::new_ones", "aten::new_empty", lowering="full")
-def new_zeros(context: ImportContext, node: Node) -> TensorValue:
+@converter_of({"aten::new_zeros": 0, "aten::new_ones": 1, "aten::new_empty": 0}, lowering="full")
+def new_zeros(context: ImportContext, node: Node, number: int) -> TensorValue:
     """aten::new_zeros(Tensor self, SymInt[] size, *, ScalarType? dtype=None, ...) -> Tensor"""
-    return _made(context, node, _NUMBERS[node.name.removeprefix("aten::new_")], context.tensor(node, "self").dtype)
+    return _made(context, node, number, context.tensor(node, "self").dtype)
 
 
 @converter("aten::new_full", lowering="full")

@@ -13,7 +13,7 @@ from qtorch_relay.expressions import cast, constant, fused_multiply_add, product
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.accumulator import clamp_below_zero
 from qtorch_relay.frontend.ops.arithmetic_int32 import refuse_int32
-from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.registry import converter, converter_of
 from qtorch_relay.frontend.values import QuantizedValue
 from qtorch_relay.numerics.norm import LARGE_MAP, VECTOR_CODES, batch_norm_factors
 from qtorch_relay.qnn.op_def import static_shape
@@ -22,19 +22,23 @@ from qtorch_relay.qparams import PerTensor
 _BATCH_NORM_RANKS = {"batch_norm": (2, 3, 4, 5), "batch_norm1d": (2, 3), "batch_norm2d": (4,), "batch_norm3d": (5,)}
 
 
-@converter(
-    *(f"quantized::{name}{relu}" for name in _BATCH_NORM_RANKS for relu in ("", "_relu")),
+@converter_of(
+    {
+        f"quantized::{name}{suffix}": (ranks, relu)
+        for name, ranks in _BATCH_NORM_RANKS.items()
+        for suffix, relu in (("", False), ("_relu", True))
+    },
     lowering="fma with alpha and beta per channel, round",
 )
-def quantized_batch_norm(context: ImportContext, node: Node) -> QuantizedValue:
+def quantized_batch_norm(context: ImportContext, node: Node, form: tuple[tuple[int, ...], bool]) -> QuantizedValue:
     """quantized::batch_norm(Tensor qx, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps,
     float output_scale, int output_zero_point) -> Tensor
 
     PyTorch wants weight and bias. Source: aten/src/ATen/native/quantized/cpu/Normalization.cpp.
     """
-    name = node.name.split("::")[1]
-    result = _batch_norm(context, node, "qx", _BATCH_NORM_RANKS[name.removesuffix("_relu")])
-    return clamp_below_zero(context, result) if name.endswith("_relu") else result
+    ranks, relu = form
+    result = _batch_norm(context, node, "qx", ranks)
+    return clamp_below_zero(context, result) if relu else result
 
 
 @converter("aten::quantized_batch_norm", lowering="fma with alpha and beta per channel, round")

@@ -6,6 +6,7 @@ below its own. Equal codes so keep their order, as in PyTorch's sort, which is s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,19 +16,26 @@ from qtorch_relay.capture.graph import Node
 from qtorch_relay.expressions import cast, constant
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.moves import permuted, reshaped, sliced
-from qtorch_relay.frontend.registry import converter, refuse
+from qtorch_relay.frontend.registry import converter, converter_of, refuse
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 
+Reduce = Callable[[Any, Any, bool], Any]
 
-@converter("aten::max", "aten::min", lowering="max of codes")
-def extreme(context: ImportContext, node: Node) -> QuantizedValue:
+
+@converter_of({"aten::max": relax.op.max, "aten::min": relax.op.min}, lowering="max of codes")
+def extreme(context: ImportContext, node: Node, reduce: Reduce) -> QuantizedValue:
     """aten::max(Tensor self) -> Tensor, over all dimensions"""
     value = context.quantized(node, "self")
-    return _reduced(context, node, value, list(range(len(value.shape))), keepdim=False)
+    return _reduced(context, node, value, reduce, list(range(len(value.shape))), keepdim=False)
 
 
-@converter("aten::max.dim", "aten::min.dim", lowering="max and argmax of codes")
-def extreme_along(context: ImportContext, node: Node) -> tuple[QuantizedValue, TensorValue]:
+@converter_of(
+    {"aten::max.dim": (relax.op.max, relax.op.argmax), "aten::min.dim": (relax.op.min, relax.op.argmin)},
+    lowering="max and argmax of codes",
+)
+def extreme_along(
+    context: ImportContext, node: Node, found: tuple[Reduce, Reduce]
+) -> tuple[QuantizedValue, TensorValue]:
     """aten::max.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)
 
     Of equal codes the first counts.
@@ -36,15 +44,14 @@ def extreme_along(context: ImportContext, node: Node) -> tuple[QuantizedValue, T
     axis = context.axis(node, "dim", len(value.shape))
     keepdim = bool(context.argument(node, "keepdim")) and bool(value.shape)
     value = value.with_expr(reshaped(context, value, value.shape or (1,)).expr)
-    place = relax.op.argmax if node.name == "aten::max" else relax.op.argmin
+    reduce, place = found
     index = context.emit(place(context.emit(cast(value.expr, "int32")), axis, keepdim), "indices")
-    return _reduced(context, node, value, [axis], keepdim=keepdim), TensorValue(index)
+    return _reduced(context, node, value, reduce, [axis], keepdim=keepdim), TensorValue(index)
 
 
 def _reduced(
-    context: ImportContext, node: Node, value: QuantizedValue, axes: list[int], *, keepdim: bool
+    context: ImportContext, node: Node, value: QuantizedValue, reduce: Reduce, axes: list[int], *, keepdim: bool
 ) -> QuantizedValue:
-    reduce = relax.op.max if node.name == "aten::max" else relax.op.min
     codes = reduce(context.emit(cast(value.expr, "int32")), axes, keepdim)
     return value.with_expr(context.emit(cast(context.emit(codes), value.qparams.dtype), node.scope or "extreme"))
 
