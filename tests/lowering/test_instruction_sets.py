@@ -11,6 +11,7 @@ from accuracy_reports.zoo import quantized_model, random_images
 from qtorch_relay import target as target_table
 from qtorch_relay.capture.reference import run_reference
 from qtorch_relay.capture.torchscript import capture_model
+from qtorch_relay.cli.options import summarize_report
 
 SIZE = 64
 NETWORKS = [("resnet18", "fbgemm"), ("mobilenet_v2", "fbgemm"), ("shufflenet_v2_x1_0", "onednn")]
@@ -59,9 +60,9 @@ def test_a_bound_of_the_codes_proves_the_fast_form(isa: str) -> None:
     prepared(example)
     converted = torch.ao.quantization.convert(prepared)
     compiled = qr.compile(torch.jit.trace(converted, example), [("x", example)], target=isa, engine="fbgemm")
-    counts = {form.split()[1]: count for form, count in compiled.report["products"].items()}
     # codes of 6.0 at a scale of 6 / 127 are at most 127
-    assert counts == {"widened": 1, "summed": 1}
+    assert compiled.report["products"] == {"widened to int32": 1, "summed in int16 (proven to fit)": 1}
+    assert "products: 1 x widened to int32, 1 x summed in int16 (proven to fit)" in summarize_report(compiled.report)
     if target_table.missing_on_host(target_table.resolve(isa)) is None:
         expected = converted(example).detach().numpy()
         assert (compiled(example.numpy()) == expected).all()

@@ -69,7 +69,7 @@ class Tdpbusd(Vnni):
 class PairsInS16(OneStep):
     """vpmaddubsw, which saturates: for weights and activations of which no two products sum to more than int16."""
 
-    form = "products summed in int16, which provably hold them"
+    form = "summed in int16 (proven to fit)"
     # vector of ones, and the products before they are added
     EXTRA_REGISTERS = 2
     CYCLES = 2.0
@@ -88,7 +88,7 @@ class WidenedPairs(Dot):
     """
 
     lanes: int
-    form = "products widened to int32"
+    form = "widened to int32"
     STEPS = 2
     # the products before they are added
     EXTRA_REGISTERS = 1
