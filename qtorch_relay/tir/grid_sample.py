@@ -11,6 +11,7 @@ from typing import Any
 
 from qtorch_relay._tvm import IRBuilder, PrimFunc, T, TensorType, relax, tvm
 from qtorch_relay.dimensions import is_fixed
+from qtorch_relay.tir.functions import variable
 from qtorch_relay.tir.math import f32, f64, fma, rounded_product
 from qtorch_relay.tir.ops import call_tir_op, define_tir_op
 
@@ -33,28 +34,35 @@ def _place(coordinate: Expr, size: Expr, padding: int, align_corners: bool) -> E
     """Returns the place on an axis of this int64 size that a coordinate means, in elements."""
     last = T.Cast("float32", size - 1)
     if align_corners:
-        place = T.bind(rounded_product((coordinate + f32(1)) / f32(2), last))
+        place = _kept(rounded_product((coordinate + f32(1)) / f32(2), last))
     else:
-        place = T.bind((rounded_product(coordinate + f32(1), T.Cast("float32", size)) - f32(1)) / f32(2))
+        place = _kept((rounded_product(coordinate + f32(1), T.Cast("float32", size)) - f32(1)) / f32(2))
     if padding == REFLECTION:
         low, high = (T.int64(0), 2 * (size - 1)) if align_corners else (T.int64(-1), 2 * size - 1)
-        place = T.bind(_reflected(place, low, high))
+        place = _kept(_reflected(place, low, high))
     if padding in (BORDER, REFLECTION):
         # std::min(last, std::max(place, 0)): NaN becomes last
-        place = T.bind(T.Select(place < f32(0), f32(0), place))
-        place = T.bind(T.Select(place < last, place, last))
+        place = _kept(T.Select(place < f32(0), f32(0), place))
+        place = _kept(T.Select(place < last, place, last))
     return place
+
+
+def _kept(value: Expr) -> Expr:
+    """Returns a value that is computed once: TVM's passes put the expression of a binding wherever it is used."""
+    place = variable(str(value.ty.dtype))
+    T.buffer_store(place, value, [0])
+    return place[0]
 
 
 def _reflected(place: Expr, twice_low: Expr, twice_high: Expr) -> Expr:
     """Returns a place reflected at both ends until it lies between them."""
-    low = T.bind(T.Cast("float32", twice_low) / f32(2))
-    span = T.bind(T.Cast("float32", twice_high - twice_low) / f32(2))
-    distance = T.bind(T.fabs(place - low))
+    low = _kept(T.Cast("float32", twice_low) / f32(2))
+    span = _kept(T.Cast("float32", twice_high - twice_low) / f32(2))
+    distance = _kept(T.fabs(place - low))
     # PyTorch takes the parity of an int32 of this quotient; what fits none is even as a float, and as INT_MIN
-    flips = T.bind(T.floor(distance / span))
+    flips = _kept(T.floor(distance / span))
     is_even = flips - f32(2) * T.floor(flips / f32(2)) == f32(0)
-    extra = T.bind(_remainder(distance, span))
+    extra = _kept(_remainder(distance, span))
     return T.Select(twice_low == twice_high, f32(0), T.Select(is_even, extra + low, span - extra + low))
 
 
@@ -64,11 +72,11 @@ def _remainder(value: Expr, divisor: Expr) -> Expr:
     In steps whose quotients stay under 2**53: each is a whole number that float64 holds, at most one too large, and
     what is left of value is a float64 too, so that fma rounds nothing.
     """
-    rest = T.bind(T.Cast("float64", value))
+    rest = _kept(T.Cast("float64", value))
     for scale in (2.0**100, 2.0**50, 1.0):
-        unit = T.bind(T.Cast("float64", divisor) * f64(scale))
-        left = T.bind(fma(-T.trunc(rest / unit), unit, rest))
-        rest = T.bind(T.Select(left < f64(0), left + unit, left))
+        unit = _kept(T.Cast("float64", divisor) * f64(scale))
+        left = _kept(fma(-T.trunc(rest / unit), unit, rest))
+        rest = _kept(T.Select(left < f64(0), left + unit, left))
     return T.Cast("float32", rest)
 
 
@@ -103,14 +111,14 @@ def _emit_place(codes: Any, out: Any, where: tuple[Expr, Expr, Expr], x: Expr, y
     # their lowest byte is 0, as for places so far away that all weights are 0.
     near = [T.bind(T.And(place <= f32(2.0**62), place >= f32(-(2.0**62)))) for place in (x, y)]
     left, top = (
-        T.bind(T.Cast("int64", T.Select(is_near, T.floor(place), f32(0))))
+        _kept(T.Cast("int64", T.Select(is_near, T.floor(place), f32(0))))
         for is_near, place in zip(near, (x, y), strict=True)
     )
     right, bottom = left + T.int64(1), top + T.int64(1)
-    to_right, to_bottom = T.bind(T.Cast("float32", right) - x), T.bind(T.Cast("float32", bottom) - y)
-    to_left, to_top = T.bind(x - T.Cast("float32", left)), T.bind(y - T.Cast("float32", top))
+    to_right, to_bottom = _kept(T.Cast("float32", right) - x), _kept(T.Cast("float32", bottom) - y)
+    to_left, to_top = _kept(x - T.Cast("float32", left)), _kept(y - T.Cast("float32", top))
     corners = [
-        (row, column, T.bind(rounded_product(across, down)))
+        (row, column, _kept(rounded_product(across, down)))
         for row, column, across, down in (
             (top, left, to_right, to_bottom),
             (top, right, to_left, to_bottom),
@@ -124,8 +132,8 @@ def _emit_place(codes: Any, out: Any, where: tuple[Expr, Expr, Expr], x: Expr, y
             inside = T.And(T.And(row >= 0, row < rows), T.And(column >= 0, column < columns))
             # not Select, which reads both
             code = T.if_then_else(inside, T.Cast("float32", codes[n, c, row, column]), f32(zero_point))
-            share = T.bind(rounded_product(code, weight))
-            total = share if total is None else T.bind(total + share)
+            share = _kept(rounded_product(code, weight))
+            total = share if total is None else _kept(total + share)
         code = T.Select(T.And(*near), T.nearbyint(total), f32(0))
         T.buffer_store(out, T.Cast("uint8", T.Cast("int32", code)), [n, c, h, w])
 
