@@ -304,6 +304,7 @@ UNSAID = "does not say what the model takes; say it with --input x:1,3,224,224"
         (("import", "text.pt", *INPUT), "text.pt is not TorchScript"),
         (("import", "short.pt", *INPUT), "short.pt is truncated or damaged"),
         (("import", "good.pt"), UNSAID),
+        (("import", "text.pt"), "text.pt is not TorchScript"),
         (("compile", "good.pt", "-o", "out.qtr"), UNSAID),
         (("import", "good.pt", "--input", "x"), "'x' is not NAME:SHAPE[:DTYPE]"),
         (("import", "good.pt", "--input", "x:1,4a"), "'x:1,4a' has the shape '1,4a'"),

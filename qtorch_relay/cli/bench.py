@@ -14,7 +14,7 @@ import typer
 from qtorch_relay.cli.console import note, print_json, print_table, progress
 from qtorch_relay.cli.layer_times import LayerTimes, layer_times
 from qtorch_relay.cli.open_model import HOST, open_model
-from qtorch_relay.cli.options import Engine, Inputs, Json, TargetName, Threads, parse_inputs, set_threads
+from qtorch_relay.cli.options import Engine, Inputs, Json, TargetName, parse_inputs, set_threads
 from qtorch_relay.runtime.random_inputs import random_inputs
 
 OURS = "qtorch_relay"
@@ -29,7 +29,7 @@ def bench(
     inputs: Inputs = None,
     engine: Engine = None,
     target: TargetName = HOST,
-    threads: Threads = 1,
+    threads: Annotated[int, typer.Option(metavar="N", help="Threads for every program.")] = 1,
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Calls of each program.")] = 50,
     peers: Annotated[
         bool, typer.Option(help="Time PyTorch, ONNX Runtime and OpenVINO beside it; those that take the model.")
@@ -59,7 +59,7 @@ def bench(
     calls: Calls = {OURS: lambda: compiled.run_flat(arrays)}
     missing: dict[str, str] = {}
     if peers and model.suffix != ".qtr":
-        _add_peers(model, str(compiled.engine), arrays, threads or 1, calls, missing)
+        _add_peers(model, str(compiled.engine), arrays, threads, calls, missing)
     with progress() as bars:
         task = bars.add_task("measuring", total=len(calls) * TURNS, detail="")
         latencies_ms = interleave(calls, rounds, lambda: bars.advance(task))
@@ -73,7 +73,7 @@ def bench(
         note(f"{name}: {reason}")
 
 
-def _print_layers(model: Path, times: LayerTimes, threads: int | None, as_json: bool) -> None:
+def _print_layers(model: Path, times: LayerTimes, threads: int, as_json: bool) -> None:
     """Prints what each layer takes, and all of them."""
     if as_json:
         print_json({"threads": threads, **asdict(times)})

@@ -119,8 +119,8 @@ def compare(
 ) -> None:
     """Compare every layer with PyTorch's own. Exit status 1 if a code differs, or a float by more than rounding.
 
-    A float layer reads PyTorch's floats and may differ by 32 float32 steps at its largest value (ulp), or the root of
-    the number of terms that it adds up.
+    A float layer reads PyTorch's floats. It may differ by 32 float32 steps at its largest value, or by the root of as
+    many as it adds up.
 
     Example: qtorch-relay compare resnet18.pt --input x:1,3,224,224 --engine fbgemm
     """

@@ -33,7 +33,8 @@ TargetName: TypeAlias = Annotated[
     str, typer.Option("--target", metavar="TARGET", help="What to compile for; `qtorch-relay targets` lists them.")
 ]
 Threads: TypeAlias = Annotated[
-    int | None, typer.Option(metavar="N", help="Threads to run on. Default: one for each physical core.")
+    int | None,
+    typer.Option(metavar="N", help="Threads to run on.", show_default="one for each physical core"),
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
@@ -44,12 +45,15 @@ def parse_inputs(model: Path, inputs: list[str] | None) -> list[tuple[str, tuple
     """Returns input_infos as `qtorch_relay.from_pytorch` takes them.
 
     Raises:
-        ModelFileError: there is no such model file.
+        ModelFileError: there is no such model file, or, where no input is given, it is not one.
         InvalidInputError: no input is given, or one is not NAME:SHAPE[:DTYPE].
     """
     if not model.exists():
         raise ModelFileError(f"{model}: no such file")
     if not inputs:
+        from qtorch_relay.capture.files import load_model
+
+        load_model(model)  # that it is no model at all is the better message
         raise InvalidInputError(f"{model} does not say what the model takes; say it with {_EXAMPLE}")
     return [_parse_input(text) for text in inputs]
 
