@@ -6,10 +6,12 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from qtorch_relay._tvm import T
-from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan
+from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan, pixels_at_once
+from qtorch_relay.kernels.conv2d_tiling import ceil_div
 from qtorch_relay.kernels.isa import Dot, Isa
 from qtorch_relay.kernels.spec import Conv2dSpec
 from qtorch_relay.kernels.tir import (
@@ -23,6 +25,7 @@ from qtorch_relay.kernels.tir import (
     put,
     registers,
     scratch,
+    splat,
     store,
     vector,
 )
@@ -88,6 +91,27 @@ class Tile:
     out_start: Expr
     number: Expr
     shape: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Pending:
+    """The sums of the last tile, [pixel][vector] in memory, that are requantized among the dots of the next one.
+
+    Requantizing a tile after its dots leaves the units for products idle: its instructions wait for the last dots, and
+    too few of the next tile's fit into the processor's queues behind them. Between dots they are nearly free.
+
+    out_start: where the tile's outputs begin. pixels, at_once: of the tile, and requantized together.
+    """
+
+    sums: Buffer
+    out_start: Buffer
+    pixels: int
+    at_once: int
+
+    @property
+    def units(self) -> int:
+        """Parts in which the tile is requantized."""
+        return ceil_div(self.pixels, self.at_once)
 
 
 @dataclass(frozen=True)
@@ -255,29 +279,64 @@ class Conv2dNest:
         tile_in = tiling.tile_w * spec.stride[1] * spec.in_channels
         origin = T.bind(chunk.origin + block.group * plan.groups.in_channels)
 
-        def tile(group: Expr, index: Expr, shape: tuple[int, int]) -> None:
+        def tile(group: Expr, index: Expr, shape: tuple[int, int], waiting: Pending | None = None) -> None:
             in_start = T.bind(origin + (group - chunk.first) * self._group_in() + index * tile_in)
             pixel = image_out + group * group_pixels + index * tiling.tile_w
             rest_pixel = (group - chunk.first) * (tiling.tile_h * len(plan.reduction.gathered) * spec.out_w)
             rest_start = (rest_pixel + index * tiling.tile_w) * DOT_BYTES
             out_start = T.bind(pixel * spec.out_channels + block.out_channel)
             number = T.bind((group - chunk.first) * plan.tiling.tiles_per_group + index)
-            self._tile(chunk, Tile(in_start, rest_start, out_start, number, shape), block)
+            self._tile(chunk, Tile(in_start, rest_start, out_start, number, shape), block, waiting)
 
+        pending = self._pending(block, (image_out + chunk.first * group_pixels) * spec.out_channels)
         with T.serial(chunk.first, chunk.last) as group:
             if tiling.tiles > 1:
                 with T.serial(0, tiling.tiles) as index:
-                    tile(group, index, (tiling.tile_h, tiling.tile_w))
+                    tile(group, index, (tiling.tile_h, tiling.tile_w), pending)
             else:
-                tile(group, 0, (tiling.tile_h, tiling.tile_w))
+                tile(group, 0, (tiling.tile_h, tiling.tile_w), pending)
             if tiling.column_rest:
                 tile(group, tiling.tiles, (tiling.tile_h, tiling.column_rest))
         if tiling.last is not None:
             shape = tiling.last
             _when(_is_last(chunk.band, plan.bands), lambda: tile(chunk.last, 0, shape))
+        if pending is not None:
+            with loop(pending.units) as unit:
+                self._requantize(block, pending, unit)
 
-    def _tile(self, chunk: Chunk, tile: Tile, block: Block) -> None:
-        """Emits one register tile: rows outer and columns inner, so that one broadcast and one row of weights live."""
+    def _pending(self, block: Block, first_pixel: Expr) -> Pending | None:
+        """Returns memory for the sums of a full tile, None where tiles are requantized at once.
+
+        It begins with zeros for the first tile's place, which that tile's own codes then replace.
+        """
+        if not self.plan.interleaves:
+            return None
+        tiling, lanes = self.plan.tiling, self.isa.LANES
+        pixels = tiling.tile_h * tiling.tile_w
+        at_once = min(pixels_at_once(block.vectors), pixels)
+        sums = scratch(pixels * block.vectors * lanes, "int32")
+        for index in range(pixels * block.vectors):
+            store(sums, splat(T.int32(0), lanes), index * lanes, lanes)
+        (out_start,) = registers(1, "int32")
+        put(out_start, first_pixel + block.out_channel)
+        return Pending(sums, out_start, pixels, at_once)
+
+    def _requantize(self, block: Block, pending: Pending, unit: Expr) -> None:
+        """Writes the codes of one part of the tile that waits; the last part may hold pixels of the one before."""
+        lanes, vectors = self.isa.LANES, block.vectors
+        first = T.bind(T.min(unit * pending.at_once, pending.pixels - pending.at_once))
+        sums = [
+            [load(pending.sums, ((first + i) * vectors + j) * lanes, lanes) for j in range(vectors)]
+            for i in range(pending.at_once)
+        ]
+        addresses = [get(pending.out_start) + (first + i) * self.spec.out_channels for i in range(pending.at_once)]
+        self.epilogue.emit(sums, block.lane, self.out, addresses, block.channels)
+
+    def _tile(self, chunk: Chunk, tile: Tile, block: Block, pending: Pending | None) -> None:
+        """Emits one register tile: rows outer and columns inner, so that one broadcast and one row of weights live.
+
+        Its sums replace those of the tile that waits, which are requantized among its dots.
+        """
         spec, plan, isa = self.spec, self.plan, self.isa
         dot = self._dot
         pixels = [(row, column) for row in range(tile.shape[0]) for column in range(tile.shape[1])]
@@ -308,9 +367,25 @@ class Conv2dNest:
             run_weights = T.bind(weights + run_index * (len(reduction.offsets) * dot_weights))
             segment_in = spec.dilation[1] * spec.in_channels
             run = T.bind(tile.in_start + row * (spec.dilation[0] * plan.row_pitch) + segment * segment_in)
-            with loop(reduction.full_dots) as step:
-                self._prefetch_next_block(block, weights, tile.number, run_index * len(reduction.offsets) + step)
-                dots(chunk.source, run + step * DOT_BYTES, in_offsets, run_weights + step * dot_weights)
+
+            def steps(first: Expr, count: int) -> None:
+                with loop(count) as index:
+                    step = first + index
+                    self._prefetch_next_block(block, weights, tile.number, run_index * len(reduction.offsets) + step)
+                    dots(chunk.source, run + step * DOT_BYTES, in_offsets, run_weights + step * dot_weights)
+
+            done = 0
+            if pending is not None:
+                slots = ceil_div(pending.units, reduction.rows * reduction.segments)
+                between = reduction.full_dots // slots
+                with loop(slots) as slot:
+                    unit = run_index * slots + slot
+                    exact = slots * reduction.rows * reduction.segments == pending.units
+                    _when(None if exact else unit < pending.units, partial(self._requantize, block, pending, unit))
+                    steps(slot * between, between)
+                done = slots * between
+            if done < reduction.full_dots:
+                steps(done, reduction.full_dots - done)
             if reduction.last_offset is not None:
                 last_weights = run_weights + reduction.full_dots * dot_weights
                 dots(chunk.source, run + reduction.last_offset, in_offsets, last_weights)
@@ -321,6 +396,11 @@ class Conv2dNest:
             dots(chunk.rests, tile.rest_start + index * spec.out_w * DOT_BYTES, rest_offsets, rest_weights)
 
         values = [[get(variable) for variable in accumulator] for accumulator in accumulators]
+        if pending is not None:
+            for index, value in enumerate(itertools.chain(*values)):
+                store(pending.sums, value, index * isa.LANES, isa.LANES)
+            put(pending.out_start, tile.out_start)
+            return
         addresses = [tile.out_start + (row * spec.out_w + column) * spec.out_channels for row, column in pixels]
         self.epilogue.emit(values, block.lane, self.out, addresses, block.channels)
 

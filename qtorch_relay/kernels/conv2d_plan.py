@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -130,6 +131,7 @@ class Conv2dPlan:
     copies_input: the kernel first copies its rows into scratch memory, padded, as uint8.
     bands, channel_parts: the parallel loop runs over images x bands of pixel groups x parts of the channels, which are
     groups, or blocks if there is one group.
+    interleaves: full tiles are requantized among the dots of the next one.
     row_pitch: bytes between input rows as the reduction reads them.
     """
 
@@ -144,6 +146,7 @@ class Conv2dPlan:
     bands: int
     channel_parts: int
     row_pitch: int
+    interleaves: bool = False
 
     @property
     def group_vectors(self) -> int:
@@ -212,6 +215,9 @@ def use_tiles(chosen: Mapping[tuple[str, Conv2dSpec], Tiles]) -> Iterator[Mappin
         _used_tiles.reset(token)
 
 
+MIN_INTERLEAVING_REGISTERS, INTERLEAVING_REGISTERS = 32, 0
+
+
 def dot_unit(isa: Isa, spec: Conv2dSpec) -> DotUnit:
     """Returns what plans must know of the dot product that computes a spec."""
     dot = isa.dot_for(spec.pair_sums)
@@ -219,7 +225,17 @@ def dot_unit(isa: Isa, spec: Conv2dSpec) -> DotUnit:
         return DotUnit(isa.LANES, isa.REGISTERS, copied_bytes=1, in_tiles=True)
     registers = isa.REGISTERS - dot.EXTRA_REGISTERS
     copied_bytes = 2 if dot.SOURCE == "uint16" else None
-    return DotUnit(isa.LANES, registers, dot.CYCLES, dot.WEIGHT_CYCLES, dot.STEPS, copied_bytes)
+    interleaves = isa.REGISTERS >= MIN_INTERLEAVING_REGISTERS
+    registers -= INTERLEAVING_REGISTERS if interleaves else 0
+    return DotUnit(
+        isa.LANES,
+        registers,
+        dot.CYCLES,
+        dot.WEIGHT_CYCLES,
+        dot.STEPS,
+        copied_bytes,
+        interleaves=interleaves,
+    )
 
 
 def plan_conv2d(spec: Conv2dSpec, unit: DotUnit, tiles: Tiles | None = None) -> Conv2dPlan:
@@ -258,7 +274,28 @@ def make_plan(spec: Conv2dSpec, unit: DotUnit, batch: int, vectors: int, tiling:
     blocks, rest = _blocks(groups, vectors, unit.lanes)
     used_w = (spec.out_w - 1) * spec.stride[1] + spec.span_w
     row_pitch = (used_w if copies else spec.in_w) * spec.in_channels
-    return Conv2dPlan(reduction, groups, batch, tiling, vectors, blocks, rest, copies, 1, 1, row_pitch)
+    interleaves = unit.interleaves and _can_interleave(reduction, tiling, (vectors, rest))
+    return Conv2dPlan(reduction, groups, batch, tiling, vectors, blocks, rest, copies, 1, 1, row_pitch, interleaves)
+
+
+MAX_INTERLEAVED_DOTS = 40
+"""Longer reductions gain too little for what memory for the sums costs."""
+
+MIN_INTERLEAVED_TILES = 4
+"""Fewer full tiles of a block are requantized one after the other: the last one has no dots to wait among."""
+
+
+def pixels_at_once(vectors: int) -> int:
+    """Returns how many pixels of so many vectors are requantized together: vectors are packed four at a time."""
+    return 4 // math.gcd(vectors, 4)
+
+
+def _can_interleave(reduction: Reduction, tiling: Tiling, blocks: tuple[int, ...]) -> bool:
+    """Says whether each run of dots has one for every part of a tile that is requantized in it."""
+    if tiling.groups * tiling.tiles < MIN_INTERLEAVED_TILES or reduction.dots > MAX_INTERLEAVED_DOTS:
+        return False
+    parts = (ceil_div(tiling.tile_h * tiling.tile_w, pixels_at_once(vectors)) for vectors in blocks if vectors)
+    return all(ceil_div(part, reduction.rows * reduction.segments) <= reduction.full_dots for part in parts)
 
 
 def tile_options(spec: Conv2dSpec, unit: DotUnit) -> list[Tiles]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qtorch_relay._tvm import T
-from qtorch_relay.kernels.conv2d_nest import Block, Chunk, Conv2dNest, Tile, loop
+from qtorch_relay.kernels.conv2d_nest import Block, Chunk, Conv2dNest, Pending, Tile, loop
 from qtorch_relay.kernels.conv2d_plan import DOT_BYTES
 from qtorch_relay.kernels.conv2d_tiling import TILE_BYTES, TILE_ROWS
 from qtorch_relay.kernels.isa import TileRegisters
@@ -43,7 +43,7 @@ class TileNest(Conv2dNest):
         super()._blocks(chunk, group, first, end, with_rest)
         self._tiles.end()
 
-    def _tile(self, chunk: Chunk, tile: Tile, block: Block) -> None:
+    def _tile(self, chunk: Chunk, tile: Tile, block: Block, pending: Pending | None) -> None:
         """Emits the pixels of a tile, which lie in one row, 16 to a tile register."""
         spec, plan, tiles, lanes = self.spec, self.plan, self._tiles, self.isa.LANES
         pixels, reduction = tile.shape[1], self.plan.reduction

@@ -72,6 +72,7 @@ class DotUnit:
     full-width instruction is one cycle. steps: how often activations and weights are loaded for a dot.
     copied_bytes: of each activation in the copy it is read from, None if it is read where it is.
     in_tiles: registers have two dimensions; two of pixels, two of channels and their four of sums are used at once.
+    interleaves: a tile is requantized among the dots of the next one, for which some registers are left.
     """
 
     lanes: int
@@ -81,6 +82,7 @@ class DotUnit:
     steps: int = 1
     copied_bytes: int | None = None
     in_tiles: bool = False
+    interleaves: bool = False
 
 
 FIRST_CACHE_BYTES = 24 << 10
