@@ -10,7 +10,7 @@ from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import EmbeddingParams, Node, TensorConstant
 from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.ops.moves import chosen
-from qtorch_relay.frontend.registry import converter, fold
+from qtorch_relay.frontend.registry import UP_TO_ORDER, converter, fold
 from qtorch_relay.frontend.values import TensorValue
 from qtorch_relay.kernels import EmbeddingBagSpec, build_embedding_bag
 
@@ -222,3 +222,33 @@ def float_embedding(context: ImportContext, node: Node) -> TensorValue:
             f"found {weight.dtype} {weight.shape} and {indices.dtype}",
         )
     return TensorValue(chosen(context, node, weight, 0, indices).expr)
+
+
+@converter("aten::embedding_bag", lowering="take, then sum, mean or max", exact=UP_TO_ORDER)
+def float_embedding_bag(context: ImportContext, node: Node) -> tuple[TensorValue | None, ...]:
+    """aten::embedding_bag.padding_idx(Tensor weight, Tensor indices, Tensor offsets, bool scale_grad_by_freq, int mode,
+    bool sparse, Tensor? per_sample_weights, bool include_last_offset, int? padding_idx) -> (Tensor, Tensor, Tensor,
+    Tensor)
+
+    Bags of one length, as indices of two dimensions give them. Only the first output has a value: the others are for
+    gradients.
+    Shapes: weight [N, D] float32; indices [L]; offsets [B], known at import; output [B, D].
+    """
+    weight, indices = context.tensor(node, "weight"), context.tensor(node, "indices")
+    given, padding = node.args["offsets"], node.args.get("padding_idx")
+    if not isinstance(given, TensorConstant) or padding not in (None, -1) or weight.dtype != "float32":
+        raise context.unsupported(
+            node, "accepted are float32 rows, offsets that are known at import, and no padding_idx"
+        )
+    starts = np.asarray(given.array, np.int64)
+    bounds = starts if context.argument(node, "include_last_offset") else np.append(starts, indices.shape[0])
+    lengths = set(np.diff(bounds).tolist())
+    if len(lengths) != 1 or 0 in lengths or starts[0] != 0:
+        raise context.unsupported(node, f"bags of {sorted(lengths)} indices; accepted are bags of one length")
+    rows = chosen(context, node, weight, 0, indices).expr
+    factors = context.argument(node, "per_sample_weights")
+    if factors is not None:
+        rows = context.emit(relax.op.multiply(rows, relax.op.expand_dims(factors.expr, [1])))
+    bags = context.emit(relax.op.reshape(rows, (len(bounds) - 1, lengths.pop(), weight.shape[1])))
+    reduce = (relax.op.sum, relax.op.mean, relax.op.max)[context.integer(node, "mode")]
+    return TensorValue(context.emit(reduce(bags, axis=[1]), node.scope or "embedding_bag")), None, None, None
