@@ -6,7 +6,7 @@ import pytest
 import torch
 
 # Tests have small tensors and several processes: further threads of PyTorch would spin, waiting, on the cores of the
-# other processes.
+# other processes. And where PyTorch's vector code ends in a tensor depends on their number.
 torch.set_num_threads(1)
 
 

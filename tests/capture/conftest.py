@@ -109,14 +109,6 @@ def in_form(model: nn.Module, form: str, example: torch.Tensor, folder: Path) ->
     return script
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # waiting threads cost more than they save on tensors this small
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def make_small_model() -> Callable[..., nn.Module]:
     return small_model

@@ -50,7 +50,6 @@ def test_pytorch_exports_no_packed_params() -> None:
 @pytest.mark.parametrize("saved", [False, True])
 @pytest.mark.parametrize("kind", [flows.ConvNetFx, flows.Linears])
 def test_exported_reference_graphs(kind: type[nn.Module], saved: bool, tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     with quantized_engine("fbgemm"), torch.no_grad():
         x = flows.example_for(kind, 0)
         model = quantize_fx._convert_to_reference_decomposed_fx(copy.deepcopy(prepared(kind, "fbgemm", x)))

@@ -98,7 +98,6 @@ def same(found: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.name}-{row.engine}-{row.model.__name__}" for row in ROWS])
 def test_every_flow_gives_pytorchs_codes(row: Row) -> None:
-    torch.set_num_threads(1)  # PyTorch's vector tails depend on the number of threads
     with quantized_engine(row.engine), torch.no_grad():
         x = flows.example_for(row.model, 1)
         model = row.flow(flows.float_model(row.model), x)

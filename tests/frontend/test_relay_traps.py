@@ -5,7 +5,6 @@ TVM 0.18, python/tvm/relay/frontend/qnn_torch.py and pytorch.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +27,6 @@ pytestmark = [
 ops = torch.ops.quantized
 # Whole vectors of 64 codes: PyTorch computes the rest of a tensor with other instructions.
 SHAPE = (2, 4, 8, 8)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """PyTorch's vector tails depend on the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def example(shape: tuple[int, ...] = SHAPE, seed: int = 0) -> torch.Tensor:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from accuracy_reports.compare import compare_captured
 from accuracy_reports.zoo import quantized_model, random_images
@@ -33,7 +32,6 @@ def test_all_layers_equal_pytorch(name: str, engine: str, flow: str, qat: bool, 
     network = quantized_model(name, engine, flow=flow, qat=qat, image_size=size)
     captured = capture_model(network.module, [("x", network.input_shape)], engine)
     inputs = [random_images(1, size, seed=1).numpy()]
-    torch.set_num_threads(1)  # PyTorch's vector tails depend on the number of threads
     reference = run_reference(captured, inputs)
     for target, path in (("host", "kernels"), (UNOPTIMIZED, "portable")):
         result = compare_captured(captured, reference, inputs, target)
