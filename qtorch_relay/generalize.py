@@ -28,6 +28,12 @@ def generalize(mods: Sequence[Any], name: str, sizes: Sequence[int]) -> Any:
     functions = [{var.name_hint: function for var, function in mod.functions_items()} for mod in mods]
     if any(set(found) != set(functions[0]) for found in functions):
         raise UnsupportedOpError(f"the programs for {name} = {', '.join(map(str, sizes))} have different kernels")
+    for known, function in functions[0].items():
+        if known != "main" and not all(structural_equal(found[known], function) for found in functions[1:]):
+            raise UnsupportedOpError(
+                f"the code of {known} is made for one number of elements, which depends on {name}; give {name} as a "
+                "number in input_infos"
+            )
     main = _Generalizer(name, sizes).function([mod["main"] for mod in mods])
     general = mods[0].clone() if hasattr(mods[0], "clone") else mods[0]
     general.update_func(general.get_global_var("main"), main)

@@ -260,3 +260,8 @@ def test_the_command_line_takes_a_named_batch(tmp_path: Path) -> None:
     assert run(app, arguments).exit_code == 0
     with quantized_engine("fbgemm"), torch.no_grad():
         np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), model(torch.from_numpy(x)).numpy())
+
+
+def test_a_quantized_embedding_of_any_number_of_indices_is_refused() -> None:
+    with pytest.raises(UnsupportedOpError, match="embedding is made for one number of elements, which depends on n"):
+        qr.from_pytorch(torch.ao.nn.quantized.Embedding(10, 8), [("i", (("n", 5), "int64"))], "fbgemm")
