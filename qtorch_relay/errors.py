@@ -54,7 +54,10 @@ class PortablePathWarning(UserWarning):
     """A target has no int8 kernels: the program gives the same codes by generic code, slower."""
 
     def __init__(self, target: str) -> None:
-        super().__init__(f"there are no int8 kernels for {target} yet: the portable path gives the same codes, slower")
+        super().__init__(target)
+
+    def __str__(self) -> str:
+        return f"there are no int8 kernels for {self.args[0]} yet: the portable path gives the same codes, slower"
 
 
 class TuningCacheWarning(UserWarning):

@@ -81,7 +81,7 @@ def test_an_index_out_of_range_is_an_error_of_the_input_and_the_model_goes_on(tm
     model = _fx("8bit")
     qr.compile(model, list(INPUTS)).save(tmp_path / "model.qtr")
     loaded = qr.load(tmp_path / "model.qtr")
-    with pytest.raises(InvalidInputError, match=r"index of an embedding is outside 0\.\.29"):
+    with pytest.raises(InvalidInputError, match="index 30 is out of range; accepted are 0 to 29"):
         loaded(torch.full((4, 5), 30), *INPUTS[1:])
     with pytest.raises(InvalidInputError, match="offsets of an embedding bag"):
         loaded(INDICES, BAG, torch.tensor([0, 3, 2, 9]), ENDS)
