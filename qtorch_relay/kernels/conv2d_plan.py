@@ -215,7 +215,8 @@ def use_tiles(chosen: Mapping[tuple[str, Conv2dSpec], Tiles]) -> Iterator[Mappin
         _used_tiles.reset(token)
 
 
-MIN_INTERLEAVING_REGISTERS, INTERLEAVING_REGISTERS = 32, 0
+MIN_INTERLEAVING_REGISTERS = 32
+"""With fewer registers sums would leave them for what is requantized beside them."""
 
 
 def dot_unit(isa: Isa, spec: Conv2dSpec) -> DotUnit:
@@ -226,7 +227,6 @@ def dot_unit(isa: Isa, spec: Conv2dSpec) -> DotUnit:
     registers = isa.REGISTERS - dot.EXTRA_REGISTERS
     copied_bytes = 2 if dot.SOURCE == "uint16" else None
     interleaves = isa.REGISTERS >= MIN_INTERLEAVING_REGISTERS
-    registers -= INTERLEAVING_REGISTERS if interleaves else 0
     return DotUnit(
         isa.LANES,
         registers,
