@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from qtorch_relay._tvm import PrimFunc, T
 from qtorch_relay.kernels.isa import Isa
+from qtorch_relay.kernels.lookup import look_up
 from qtorch_relay.kernels.pointwise import MAX_CHUNKS, MIN_CHUNK_SIZE, block_size
 from qtorch_relay.kernels.pointwise_spec import ConcatenateSpec, Piece
-from qtorch_relay.kernels.tir import Buffer, BufferDecl, Expr, as_u8, lanes_of, load, pick, prim_func, store
+from qtorch_relay.kernels.tir import Buffer, BufferDecl, Expr, load, prim_func, store
 
 MAX_UNROLLED = 8
 """Most blocks of a piece that are written out one by one, with constant offsets."""
@@ -57,7 +58,7 @@ def _copy(isa: Isa, source: Buffer, start: Expr, out: Buffer, to: Expr, size: in
 
     def block(offset: Expr) -> None:
         codes = load(source, start + offset, lanes)
-        store(out, codes if table is None else _look_up(isa, table, codes), to + offset, lanes)
+        store(out, codes if table is None else look_up(isa, table, codes, source.dtype), to + offset, lanes)
 
     if blocks <= MAX_UNROLLED:
         for index in range(blocks):
@@ -65,18 +66,6 @@ def _copy(isa: Isa, source: Buffer, start: Expr, out: Buffer, to: Expr, size: in
         return
     with T.serial(0, blocks) as index:
         block(T.bind(T.min(index * lanes, size - lanes)))
-
-
-def _look_up(isa: Isa, table: Buffer, codes: Expr) -> Expr:
-    """Returns the table's entries for one code or up to a register of them."""
-    count, whole = lanes_of(codes), block_size(isa)
-    indices, dtype = as_u8(codes), str(codes.ty.dtype)
-    if count == 1:
-        return T.reinterpret(dtype, table[T.Cast("int32", indices)])
-    if count < whole:
-        indices = T.Shuffle([T.bind(indices)] * (whole // count), [T.int32(lane) for lane in range(whole)])
-    entries = isa.lookup(table, T.bind(indices))
-    return T.reinterpret(dtype, entries if count == whole else pick(entries, range(count)))
 
 
 def pack_concatenate(spec: ConcatenateSpec, tables: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:

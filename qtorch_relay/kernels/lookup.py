@@ -12,7 +12,7 @@ from qtorch_relay._tvm import PrimFunc, T
 from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.pointwise import MAX_CHUNKS, MIN_CHUNK_SIZE, block_size
 from qtorch_relay.kernels.pointwise_spec import LookupSpec
-from qtorch_relay.kernels.tir import Buffer, as_u8, load, prim_func, store, vector
+from qtorch_relay.kernels.tir import Buffer, Expr, as_u8, lanes_of, load, pick, prim_func, store, vector
 
 
 def build_lookup(isa: Isa, spec: LookupSpec) -> PrimFunc:
@@ -22,8 +22,7 @@ def build_lookup(isa: Isa, spec: LookupSpec) -> PrimFunc:
         size, size_at_once = math.prod(spec.shape), block_size(isa)
         if size < size_at_once:
             with T.serial(0, size) as index:
-                entry = table[T.Cast("int32", as_u8(x[index]))]
-                store(out, T.reinterpret(spec.out_dtype, entry), index, 1)
+                store(out, look_up(isa, table, x[index], spec.out_dtype), index, 1)
             return
         blocks = -(-size // size_at_once)
         # a code takes about a third of the time of an addition
@@ -31,11 +30,22 @@ def build_lookup(isa: Isa, spec: LookupSpec) -> PrimFunc:
         loop = T.parallel if chunks > 1 else T.serial
         with loop(0, chunks) as chunk, T.serial(chunk * blocks // chunks, (chunk + 1) * blocks // chunks) as block:
             index = T.bind(T.min(block * size_at_once, size - size_at_once))
-            entries = isa.lookup(table, as_u8(load(x, index, size_at_once)))
-            store(out, T.reinterpret(vector(spec.out_dtype, size_at_once), entries), index, size_at_once)
+            store(out, look_up(isa, table, load(x, index, size_at_once), spec.out_dtype), index, size_at_once)
 
     arguments = [("x", spec.shape, spec.in_dtype), ("table", (256,), "uint8"), ("out", spec.shape, spec.out_dtype)]
     return prim_func("lookup", arguments, body)
+
+
+def look_up(isa: Isa, table: Buffer, codes: Expr, out_dtype: str) -> Expr:
+    """Returns the entries of a table of 256 bytes, as out_dtype, for one code or up to a register of them."""
+    count, whole = lanes_of(codes), block_size(isa)
+    indices, dtype = as_u8(codes), vector(out_dtype, count)
+    if count == 1:
+        return T.reinterpret(dtype, table[T.Cast("int32", indices)])
+    if count < whole:
+        indices = T.Shuffle([T.bind(indices)] * (whole // count), [T.int32(lane) for lane in range(whole)])
+    entries = isa.lookup(table, T.bind(indices))
+    return T.reinterpret(dtype, entries if count == whole else pick(entries, range(count)))
 
 
 def pack_lookup(spec: LookupSpec, table: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
