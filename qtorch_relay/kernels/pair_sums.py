@@ -5,6 +5,7 @@ Where they do, instruction sets whose fastest products saturate at int16 may use
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -12,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay.kernels.conv2d_pack import Weight, conv2d_dots
-from qtorch_relay.kernels.depthwise import depthwise_dots
 from qtorch_relay.kernels.dynamic_spec import DynamicDenseSpec
 from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec, PairSums
 
 CodeRange: TypeAlias = tuple[int, int]
+WeightDots: TypeAlias = Callable[[Isa, Conv2dSpec, Weight], Weight]
 
 
 def pair_sums(dots: npt.NDArray[np.int8], codes_u8: CodeRange) -> PairSums:
@@ -40,23 +41,22 @@ def _as_u8(codes: CodeRange, in_zero_point: int, in_dtype: str) -> CodeRange:
 
 
 def refine_conv2d(
-    isa: Isa, spec: Conv2dSpec, codes: CodeRange, weight: Weight, in_zero_point: int, *_: Any
+    isa: Isa,
+    spec: Conv2dSpec,
+    codes: CodeRange,
+    weight: Weight,
+    in_zero_point: int,
+    *_: Any,
+    dots: WeightDots = conv2d_dots,
 ) -> Conv2dSpec:
-    """Returns the spec with what is known of the sums of pairs for inputs in a range of codes."""
+    """Returns the spec with what is known of the sums of pairs for inputs in a range of codes.
+
+    dots: how the kernel's dot products take the weights.
+    """
     if not isa.distinguishes_pair_sums:
         return spec
-    dots = conv2d_dots(isa, spec, weight)
-    return replace(spec, pair_sums=pair_sums(dots, _as_u8(codes, in_zero_point, spec.in_dtype)))
-
-
-def refine_depthwise(
-    isa: Isa, spec: Conv2dSpec, codes: CodeRange, weight: Weight, in_zero_point: int, *_: Any
-) -> Conv2dSpec:
-    """Returns the same as refine_conv2d for a depthwise convolution."""
-    if not isa.distinguishes_pair_sums:
-        return spec
-    dots = depthwise_dots(isa, spec, weight)
-    return replace(spec, pair_sums=pair_sums(dots, _as_u8(codes, in_zero_point, spec.in_dtype)))
+    codes_u8 = _as_u8(codes, in_zero_point, spec.in_dtype)
+    return replace(spec, pair_sums=pair_sums(dots(isa, spec, weight), codes_u8))
 
 
 def refine_dense(isa: Isa, spec: DenseSpec, codes: CodeRange, weight: Weight, in_zero_point: int, *_: Any) -> DenseSpec:

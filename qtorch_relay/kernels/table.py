@@ -29,7 +29,7 @@ from qtorch_relay.kernels.concatenate import build_concatenate, concatenate_refe
 from qtorch_relay.kernels.conv2d import build_conv2d, build_dense, why_not_conv2d
 from qtorch_relay.kernels.conv2d_pack import pack_conv2d, pack_dense
 from qtorch_relay.kernels.dense_dynamic import build_dynamic_dense, pack_dynamic_dense, why_not_dynamic_dense
-from qtorch_relay.kernels.depthwise import build_depthwise, pack_depthwise, why_not_depthwise
+from qtorch_relay.kernels.depthwise import build_depthwise, depthwise_dots, pack_depthwise, why_not_depthwise
 from qtorch_relay.kernels.depthwise_pairs import (
     build_depthwise_pairs,
     pack_depthwise_pairs,
@@ -51,7 +51,7 @@ from qtorch_relay.kernels.elementwise import (
 )
 from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.lookup import build_lookup, lookup_reference, pack_lookup
-from qtorch_relay.kernels.pair_sums import refine_conv2d, refine_dense, refine_depthwise, refine_dynamic_dense
+from qtorch_relay.kernels.pair_sums import refine_conv2d, refine_dense, refine_dynamic_dense
 from qtorch_relay.kernels.pointwise_spec import (
     AddSpec,
     ConcatenateSpec,
@@ -198,7 +198,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             arguments=matmul_arguments,
             cases=share(cases.DEPTHWISE) + narrow(cases.NARROW_DEPTHWISE),
             benchmarks=benchmarks.DEPTHWISE,
-            refine=partial(refine_depthwise, isa),
+            refine=partial(refine_conv2d, isa, dots=depthwise_dots),
             form=partial(_form, isa),
         ),
         Kernel(
