@@ -41,6 +41,10 @@ class OutputPathError(QTorchRelayError):
     """An output file cannot be written."""
 
 
+class CalibrationError(QTorchRelayError):
+    """A model cannot be quantized as asked: its form, the data, the recipe, the observer or the table does not fit."""
+
+
 class FloatModelWarning(UserWarning):
     """Nothing in a model is int8."""
 
