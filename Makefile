@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint format zoo zoo-fx zoo-float fuzz bench clean
+.PHONY: help install demo test lint format zoo zoo-fx zoo-float fuzz bench board clean
 
 help:
 	@echo "make demo      train, quantize, compile and check a small CNN on real images (a minute after the first time)"
@@ -17,6 +17,7 @@ help:
 	@echo "make zoo-float eleven networks as they are, in float, within 1e-4 of the output's range (long)"
 	@echo "make fuzz      random quantized networks against PyTorch, for MINUTES=10"
 	@echo "make bench     every bar: latency beside PyTorch, ONNX Runtime and OpenVINO, memory, start; an hour or more (BENCH=options)"
+	@echo "make board     download an arm64 board that qemu runs, for tests and trials (0.5 GB)"
 	@echo "make clean     remove .venv and caches"
 
 demo: $(INSTALLED)
@@ -50,6 +51,9 @@ fuzz: $(INSTALLED)
 BENCH ?=
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(BENCH)
+
+board: $(INSTALLED)
+	$(BIN)/python -m tools.emulated_board setup
 
 install: $(INSTALLED)
 

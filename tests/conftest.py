@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+
+from tools.emulated_board import Board, why_unavailable
 
 # Tests have small tensors and several processes: further threads of PyTorch would spin, waiting, on the cores of the
 # other processes. And where PyTorch's vector code ends in a tensor depends on their number.
@@ -22,3 +26,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log)
+
+
+@pytest.fixture(scope="session")
+def board() -> Callable[..., Board]:
+    """Returns Board, which makes an emulated arm64 board of a CPU's name; it is set up if it is not there yet."""
+    reason = why_unavailable()
+    if reason is None:
+        return Board
+    if os.environ.get("QTORCH_RELAY_REQUIRE_BOARD"):
+        pytest.fail(reason)
+    pytest.skip(reason)
