@@ -9,15 +9,19 @@ import ctypes
 import json
 import os
 import platform
+import struct
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from qtorch_relay.errors import TargetError
 
 CUSTOM = "custom"
-_CPUINFO = Path("/proc/cpuinfo")
+_CPUINFO, _AUXV = "/proc/cpuinfo", "/proc/self/auxv"
+# A function in every compiled library that reads the file above, and how much of it: enough for the first of the CPUs.
+CPU_DESCRIPTION_FUNCTION, CPU_DESCRIPTION_BYTES = "qtorch_relay_cpu_description", 16384
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,20 @@ class Target:
 
 @dataclass(frozen=True)
 class HostCpu:
-    """The CPU of this machine; flags as the Linux kernel spells them, model for messages."""
+    """The CPU of a machine, this or another; flags as the Linux kernel spells them, model for messages."""
 
     machine: str
     flags: frozenset[str]
     model: str
+
+    def missing(self, target: Target) -> str | None:
+        """Returns what this CPU lacks to run a target ("the CPU flag avx512_vnni"), or None if it runs it."""
+        if target.machine is not None and target.machine != self.machine:
+            return f"an {target.machine} CPU"
+        lacking = [flag for flag in target.cpu_flags if flag not in self.flags]
+        if not lacking:
+            return None
+        return f"the CPU flag{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}"
 
 
 _V3_FLAGS = ("avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe")
@@ -154,7 +167,7 @@ _LLVM_FEATURES = {
 }
 
 # name: (AT_HWCAP or AT_HWCAP2, bit), from the Linux kernel's arch/arm64/include/uapi/asm/hwcap.h.
-# Asked of the C library: an emulated board shows the emulator's host in /proc/cpuinfo.
+# From the auxiliary vector: an emulated board shows the emulator's host in /proc/cpuinfo.
 _AT_HWCAP, _AT_HWCAP2 = 16, 26
 _ARM_HWCAPS = {
     "asimd": (_AT_HWCAP, 1),
@@ -210,13 +223,7 @@ def resolve(target: object) -> Target:
 
 def missing_on_host(target: Target) -> str | None:
     """Returns what this host lacks to run a target ("the CPU flag avx512_vnni"), or None if it runs it."""
-    host = host_cpu()
-    if target.machine is not None and target.machine != host.machine:
-        return f"an {target.machine} CPU"
-    lacking = [flag for flag in target.cpu_flags if flag not in host.flags]
-    if not lacking:
-        return None
-    return f"the CPU flag{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}"
+    return host_cpu().missing(target)
 
 
 def check_runnable(target: Target) -> None:
@@ -253,13 +260,23 @@ def _why_no_tile_registers() -> str | None:
 def host_cpu() -> HostCpu:
     """Returns this machine's CPU; unknown flags where neither /proc/cpuinfo nor the C library tells them."""
     machine = _machine_name(platform.machine())
-    text = _CPUINFO.read_text(errors="replace") if _CPUINFO.exists() else ""
+    path = Path(cpu_description_path(machine))
+    return described_cpu(machine, path.read_bytes() if path.exists() else b"")
+
+
+def cpu_description_path(machine: str | None) -> str:
+    """Returns the file in which Linux tells what the CPU of a machine has; `described_cpu` reads it."""
+    return _AUXV if machine == "aarch64" else _CPUINFO
+
+
+def described_cpu(machine: str, description: bytes) -> HostCpu:
+    """Returns the CPU that the beginning of the file `cpu_description_path` describes."""
+    if machine == "aarch64":
+        return HostCpu(machine, _arm_flags(description), machine)
     fields: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in description.rstrip(b"\0").decode(errors="replace").splitlines():
         key, _, value = line.partition(":")
         fields.setdefault(key.strip(), value.strip())
-    if machine == "aarch64" and platform.system() == "Linux":
-        return HostCpu(machine, _arm_flags(), machine)
     model = f"{machine}, {fields['model name']}" if "model name" in fields else machine
     return HostCpu(machine, frozenset(fields.get("flags", "").split()), model)
 
@@ -268,11 +285,11 @@ def _machine_name(raw: str) -> str:
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(raw.lower(), raw.lower())
 
 
-def _arm_flags() -> frozenset[str]:
-    getauxval = ctypes.CDLL(None).getauxval
-    getauxval.restype = ctypes.c_ulong
-    getauxval.argtypes = [ctypes.c_ulong]
-    return frozenset(flag for flag, (word, bit) in _ARM_HWCAPS.items() if getauxval(word) >> bit & 1)
+def _arm_flags(auxiliary_vector: bytes) -> frozenset[str]:
+    """Returns the flags among the pairs (type, value) of 64-bit words that Linux hands to every process."""
+    pairs = struct.iter_unpack("<QQ", auxiliary_vector[: len(auxiliary_vector) // 16 * 16])
+    words = dict(takewhile(lambda pair: pair[0] != 0, pairs))
+    return frozenset(flag for flag, (word, bit) in _ARM_HWCAPS.items() if words.get(word, 0) >> bit & 1)
 
 
 def _best_for_host() -> Target:

@@ -29,6 +29,7 @@ TIR = (
     "qtorch_relay.tir.gelu",
     "qtorch_relay.tir.layer_norm",
     "qtorch_relay.tir.matmul",
+    "qtorch_relay.tir.cpu_description",
 )
 
 # A layer may import from itself and from what is listed before it, never from what comes after.

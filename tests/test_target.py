@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 import tvm
 
@@ -146,3 +148,19 @@ def test_this_host_is_known() -> None:
     host = targets.host_cpu()
     assert host.machine in ("x86_64", "aarch64")
     assert host.flags
+
+
+def test_an_arm_cpu_is_known_by_its_auxiliary_vector() -> None:
+    hwcaps = {16: 1 << 1 | 1 << 20, 26: 1 << 13, 6: 4096}
+    pairs = b"".join(struct.pack("<QQ", *pair) for pair in hwcaps.items())
+    behind_the_end = struct.pack("<QQQQ", 0, 0, 26, 1 << 14)
+    cpu = targets.described_cpu("aarch64", pairs + behind_the_end + b"\1\2\3")
+    assert cpu == HostCpu("aarch64", frozenset({"asimd", "asimddp", "i8mm"}), "aarch64")
+    assert cpu.missing(targets.resolve("arm-i8mm")) is None
+    assert cpu.missing(targets.resolve("x86-avx2")) == "an x86_64 CPU"
+
+
+def test_nothing_is_known_of_a_cpu_that_tells_nothing() -> None:
+    for machine in ("aarch64", "x86_64"):
+        cpu = targets.described_cpu(machine, bytes(targets.CPU_DESCRIPTION_BYTES))
+        assert cpu == HostCpu(machine, frozenset(), machine)

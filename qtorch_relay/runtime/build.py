@@ -23,7 +23,8 @@ from qtorch_relay.runtime.interface import Interface, ModuleInterface
 from qtorch_relay.runtime.linker import find_linker, link
 from qtorch_relay.runtime.specs import Dimension, TensorSpec
 from qtorch_relay.runtime.tensors import side_by_side
-from qtorch_relay.target import Target, missing_on_host
+from qtorch_relay.target import CPU_DESCRIPTION_FUNCTION, Target, missing_on_host
+from qtorch_relay.tir.cpu_description import cpu_description
 from qtorch_relay.tir.pipeline import NAME as TIR_PIPELINE
 
 
@@ -105,6 +106,8 @@ def build(
         returns_tuple = isinstance(mod["main"].ret_ty, relax.TupleType)
         structure = {"tuple": list(range(len(outputs)))} if returns_tuple else 0
     interface = Interface(inputs, outputs, structure, target, engine, report or {}, said.arguments)
+    mod = mod.clone()
+    mod[CPU_DESCRIPTION_FUNCTION] = cpu_description(target.machine)
     executable = relax.build(mod, target=target.to_tvm(), relax_pipeline=relax_pipeline, tir_pipeline=TIR_PIPELINE)
     program = _BuiltProgram(executable, target)
     if missing_on_host(target) is None:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import struct
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from qtorch_relay.errors import BundleError, QTorchRelayError
 from qtorch_relay.output_files import atomic_write, check_output_path
 from qtorch_relay.runtime import ffi
 from qtorch_relay.runtime.compiled_model import CompiledModel
-from qtorch_relay.runtime.interface import Golden
+from qtorch_relay.runtime.interface import Golden, Interface
 from qtorch_relay.runtime.manifest import GOLDEN_SIZE, PART_NAMES, Manifest, Part, dump, offsets, parse
 from qtorch_relay.runtime.random_inputs import random_inputs
 from qtorch_relay.runtime.specs import TensorSpec, empty_aligned
@@ -33,6 +35,16 @@ _COMMENT = b"qtorch_relay sha256:"
 _MAX_MANIFEST_BYTES = 64 << 20
 _READ_BYTES = 4 << 20
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """A program for one target as a bundle holds it, read and checked, not loaded."""
+
+    interface: Interface
+    weights: Mapping[str, npt.NDArray[Any]]
+    library: bytes
+    golden: Golden | None
 
 
 class _LoadedProgram:
@@ -79,9 +91,28 @@ def load(path: str | Path) -> CompiledModel:
         BundleError: missing, truncated, altered, not a bundle, or for another target, TVM or format version.
     """
     path = Path(path)
+    with _naming(path):
+        [variant] = _variants(path)
+        check_runnable(variant.interface.target)
+        return CompiledModel(_LoadedProgram(variant.library), variant.weights, variant.interface, variant.golden)
+
+
+def read_variants(path: str | Path) -> tuple[Variant, ...]:
+    """Returns what a bundle holds, whatever it is compiled for, after checking every part; none of its code is loaded.
+
+    Raises:
+        BundleError: missing, truncated, altered, not a bundle, or for another TVM or format version.
+    """
+    path = Path(path)
+    with _naming(path):
+        return _variants(path)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Names a bundle in whatever is wrong with it."""
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            return _read(archive, path.stat().st_size)
+        yield
     except QTorchRelayError as error:
         raise BundleError(f"cannot load {path}: {error}") from error
     except (zipfile.BadZipFile, struct.error, NotImplementedError, ValueError, EOFError) as error:
@@ -92,19 +123,23 @@ def load(path: str | Path) -> CompiledModel:
         raise BundleError(f"cannot load {path}: {error.strerror or error}") from error
 
 
-def _read(archive: zipfile.ZipFile, file_size: int) -> CompiledModel:
+def _variants(path: Path) -> tuple[Variant, ...]:
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        return (_read(archive, path.stat().st_size),)
+
+
+def _read(archive: zipfile.ZipFile, file_size: int) -> Variant:
     members = _check_members(archive, file_size)
     text = _read_member(archive, members[_MANIFEST]).tobytes()
     if archive.comment != _COMMENT + hashlib.sha256(text).hexdigest().encode():
         raise BundleError("it is truncated, or its manifest was altered (sha256 differs)")
     manifest = parse(text)
-    check_runnable(manifest.interface.target)
     contents = {name: _read_part(archive, members[name], manifest.parts[name]) for name in PART_NAMES}
     weights = dict(_unpack(manifest.weights, contents["weights.bin"]))
     if len(weights) != len(manifest.weights):
         raise BundleError("two weights have the same name")
-    program = _LoadedProgram(contents["lib.so"].tobytes())
-    return CompiledModel(program, weights, manifest.interface, _read_golden(manifest, contents["golden.bin"]))
+    golden = _read_golden(manifest, contents["golden.bin"])
+    return Variant(manifest.interface, weights, contents["lib.so"].tobytes(), golden)
 
 
 def _check_members(archive: zipfile.ZipFile, file_size: int) -> Mapping[str, zipfile.ZipInfo]:
