@@ -37,6 +37,14 @@ class BundleError(QTorchRelayError):
     """A bundle is truncated, altered, or made for another ISA or version."""
 
 
+class RemoteError(QTorchRelayError):
+    """A board over the network cannot be reached, is busy, or refuses what it is asked."""
+
+
+class BoardLostError(RemoteError):
+    """A board dropped away in the middle: nothing more can be asked of it over this connection."""
+
+
 class OutputPathError(QTorchRelayError):
     """An output file cannot be written."""
 
