@@ -125,7 +125,7 @@ def quantized_model(
         return ZooModel(quantize(module, engine_name, qat, images), (1, 3, size, size))
 
 
-def float_model(name: str, engine: str, seed: int = 0, image_size: int | None = None) -> ZooModel:
+def float_model(name: str, engine: str, flow: str = "fx", seed: int = 0, image_size: int | None = None) -> ZooModel:
     """Returns the float network whose quantized form quantized_model returns for the same arguments."""
     sizes = IMAGE_SIZES | FX_IMAGE_SIZES
     if name not in sizes:
@@ -133,7 +133,7 @@ def float_model(name: str, engine: str, seed: int = 0, image_size: int | None = 
     size = sizes[name] if image_size is None else image_size
     with quantized_engine(engine), torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        module = _float_model(name, "fx", transform_input=False)
+        module = _float_model(name, flow, transform_input=False)
         images = random_images(2, size, seed)
         if name in FX_IMAGE_SIZES:
             vary_parameters(module)
