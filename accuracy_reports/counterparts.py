@@ -240,9 +240,9 @@ class _Search:
         return True
 
 
-def why_missing(node: Node, found: Mapping[str, Counterpart]) -> str:
-    """Says why a node has no counterpart."""
+def why_missing(node: Node, reads: Reads, found: Mapping[str, Counterpart]) -> str:
+    """Says why a node of the quantized model has no counterpart. reads: of that model."""
     kind, _ = kind_of(node)
-    if any(name not in found for name in inputs_of(node)):
+    if any(name not in found for name in reads.inputs(node)):
         return f"the float model has no {kind} of this name, and an input of this one has no counterpart"
     return f"the float model has no {kind} that reads the same"

@@ -169,7 +169,7 @@ class ThreeWays:
         if floats is None:
             counterpart, missing = None, "there is no float model"
         elif counterpart is None:
-            missing = why_missing(node, self._counterparts)
+            missing = why_missing(node, self._reads, self._counterparts)
         else:
             found = np.shape(floats.values[counterpart.value])
             if found != array.shape:
