@@ -97,8 +97,8 @@ def _x86(
     return Target(name, isa, "x86_64", "x86_64-linux-gnu", mcpu, mattr, flags, kernels)
 
 
-def _arm(name: str, isa: str, mattr: tuple[str, ...], flags: tuple[str, ...]) -> Target:
-    return Target(name, isa, "aarch64", "aarch64-linux-gnu", None, mattr, flags)
+def _arm(name: str, isa: str, mattr: tuple[str, ...], flags: tuple[str, ...], kernels: str | None = None) -> Target:
+    return Target(name, isa, "aarch64", "aarch64-linux-gnu", None, mattr, flags, kernels)
 
 
 # Ordered from the least to the most able of each machine: the host takes the last one it can run.
@@ -124,8 +124,8 @@ TARGETS: tuple[Target, ...] = (
         kernels="x86-amx",
     ),
     _arm("arm-neon", "NEON", ("+neon",), ("asimd",)),
-    _arm("arm-dotprod", "NEON dotprod", ("+v8.2a", "+dotprod"), ("asimd", "asimddp")),
-    _arm("arm-i8mm", "NEON i8mm", ("+v8.2a", "+dotprod", "+i8mm"), ("asimd", "asimddp", "i8mm")),
+    _arm("arm-dotprod", "NEON dotprod", ("+v8.2a", "+dotprod"), ("asimd", "asimddp"), kernels="arm-dotprod"),
+    _arm("arm-i8mm", "NEON i8mm", ("+v8.2a", "+dotprod", "+i8mm"), ("asimd", "asimddp", "i8mm"), kernels="arm-i8mm"),
 )
 _BY_NAME = {target.name: target for target in TARGETS}
 

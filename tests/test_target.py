@@ -130,7 +130,7 @@ def test_tvm_target_of_another_machine() -> None:
     target = targets.resolve(tvm.target.Target({"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": ["+dotprod"]}))
     assert target.machine == "aarch64"
     assert "asimddp" in target.cpu_flags
-    assert not target.has_kernels
+    assert target.kernels == "arm-dotprod"
 
 
 @pytest.mark.parametrize("wrong", [None, 3, ["x86-avx2"]])

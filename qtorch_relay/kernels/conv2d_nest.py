@@ -17,9 +17,9 @@ from qtorch_relay.kernels.spec import Conv2dSpec
 from qtorch_relay.kernels.tir import (
     Buffer,
     Expr,
+    as_source,
     as_u8,
     get,
-    lanes_of,
     load,
     prefetch,
     put,
@@ -190,9 +190,8 @@ class Conv2dNest:
         return DOT_BYTES
 
     def _source_code(self, code_u8: Expr) -> Expr:
-        """Returns u8 codes in the dtype that dot products read."""
-        dtype = vector(self._dot.SOURCE, lanes_of(code_u8))
-        return code_u8 if dtype == str(code_u8.ty.dtype) else T.Cast(dtype, code_u8)
+        """Returns u8 codes as dot products read them."""
+        return as_source(code_u8, self._dot.SOURCE)
 
     def _input(self, image: Expr, first: Expr, rows: Expr) -> tuple[Buffer, Expr]:
         """Returns the buffer the reduction reads and the offset of the first input row of pixel group `first`."""
@@ -236,6 +235,7 @@ class Conv2dNest:
                 places = itertools.product(kernel_rows, range(reduction.rest))
                 for shift, (kernel_row, byte) in zip(range(0, 32, 8), places, strict=False):
                     value = load(source, start + kernel_row * (spec.dilation[0] * plan.row_pitch) + byte, 1)
+                    value = as_u8(value) if self._dot.SOURCE == "int8" else value
                     code = T.bitwise_or(code, T.shift_left(T.Cast("int32", value), T.int32(shift)))
                 address = ((row * dots + index) * spec.out_w + column) * DOT_BYTES
                 store(rests, self._source_code(T.reinterpret("uint8x4", code)), address, DOT_BYTES)
@@ -351,12 +351,16 @@ class Conv2dNest:
         vector_bytes = isa.LANES * DOT_BYTES
         dot_weights = block.vectors * vector_bytes
 
-        def dots(source: Buffer, run: Expr, offsets: list[int], run_weights: Expr) -> None:
-            for step in range(dot.STEPS):
-                addresses = [run_weights + j * vector_bytes for j in range(block.vectors)]
+        def dots(source: Buffer, run: Expr, offsets: list[int], run_weights: Expr, count: int = 1) -> None:
+            """Adds `count` dots next to each other."""
+            read: dict[tuple[int, int], Expr] = {}
+            for index, step in itertools.product(range(count), range(dot.STEPS)):
+                addresses = [run_weights + index * dot_weights + j * vector_bytes for j in range(block.vectors)]
                 weights = [T.bind(dot.weights(self.weight, address, step)) for address in addresses]
-                for offset, accumulator in zip(offsets, accumulators, strict=True):
-                    codes = T.bind(dot.broadcast(source, run + offset, step))
+                for pixel, (offset, accumulator) in enumerate(zip(offsets, accumulators, strict=True)):
+                    if (pixel, step) not in read:
+                        read[pixel, step] = T.bind(dot.read(source, run + offset, step, count))
+                    codes = dot.spread(read[pixel, step], index, count)
                     for j in range(block.vectors):
                         put(accumulator[j], dot.add(get(accumulator[j]), codes, weights[j]))
 
@@ -369,10 +373,14 @@ class Conv2dNest:
             run = T.bind(tile.in_start + row * (spec.dilation[0] * plan.row_pitch) + segment * segment_in)
 
             def steps(first: Expr, count: int) -> None:
-                with loop(count) as index:
-                    step = first + index
-                    self._prefetch_next_block(block, weights, tile.number, run_index * len(reduction.offsets) + step)
-                    dots(chunk.source, run + step * DOT_BYTES, in_offsets, run_weights + step * dot_weights)
+                for start, turns, at_once in _by_powers(count, dot.AT_ONCE):
+                    with loop(turns) as index:
+                        step = first + start + index * at_once
+                        self._prefetch_next_block(
+                            block, weights, tile.number, run_index * len(reduction.offsets) + step
+                        )
+                        address = run_weights + step * dot_weights
+                        dots(chunk.source, run + step * DOT_BYTES, in_offsets, address, at_once)
 
             done = 0
             if pending is not None:
@@ -410,6 +418,8 @@ class Conv2dNest:
         The dots of all tiles are counted and fetch every 2^n-th time another line, so n fits the number of tiles. What
         lies behind the last block are the next layer's weights, where lift_constants puts them.
         """
+        if not self.isa.prefetches:
+            return
         plan = self.plan
         lines = plan.reduction.dots * block.vectors * self.isa.LANES * DOT_BYTES // CACHE_LINE
         if lines * CACHE_LINE < MIN_PREFETCHED_BYTES:
@@ -423,6 +433,17 @@ class Conv2dNest:
 def _start(index: Expr, parts: int, total: int) -> Expr:
     """Returns where part `index` of `total` things cut into `parts` nearly equal parts starts."""
     return index * total // parts if parts > 1 else index * total
+
+
+def _by_powers(count: int, most: int) -> Iterator[tuple[int, int, int]]:
+    """Yields (start, turns, size) of runs that cover `count`: as many of size `most` as fit, then of half of it, ..."""
+    start = 0
+    while start < count:
+        turns = (count - start) // most
+        if turns:
+            yield start, turns, most
+        start += turns * most
+        most //= 2
 
 
 def _is_last(index: Expr, parts: int) -> Expr | None:

@@ -17,7 +17,7 @@ from qtorch_relay.kernels.conv2d_plan import (
     plan_for,
     reduction_of,
 )
-from qtorch_relay.kernels.isa import Isa
+from qtorch_relay.kernels.isa import Dot, Isa
 from qtorch_relay.kernels.requantize import pack_requantize
 from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec, RequantizeParams
 
@@ -35,12 +35,14 @@ def pack_conv2d(
     """Returns [weight s8, init s32, scales f32, codes s32] (+ factors f32 if "real"); see pack_requantize.
 
     weight: OIHW codes; packed [group][block][dot][vector][lane][4 bytes], zero where padded.
-    init: -zero_point * sum(weight) (+ bias_s32) for each lane, the accumulators' start.
+    init: -zero_point * sum(weight) (+ bias_s32) for each lane, the accumulators' start; the zero point is moved down by
+    128 where the activations are, so that x - zero_point is the same.
     """
     plan = plan_for(isa, spec)
     lanes = lane_channels(plan, isa.LANES, isa.channel_order)
     zero_point_u8 = in_zero_point + 128 if spec.in_dtype == "int8" else in_zero_point
-    init, bound = accumulator_start(weight.reshape(spec.out_channels, -1), zero_point_u8, bias_s32, lanes)
+    zero_point = zero_point_u8 - source_shift(isa.dot_for(spec.pair_sums))
+    init, bound = accumulator_start(weight.reshape(spec.out_channels, -1), zero_point, bias_s32, lanes)
     packed = pack_weight(isa, spec, plan, weight, lanes)
     return [packed, init, *pack_requantize(requantize, bound, lanes, zero_point_u8)]
 
@@ -88,15 +90,20 @@ def lane_channels(
     return np.where(lanes < plan.groups.out_channels, lanes + groups, -1).ravel()
 
 
+def source_shift(dot: Dot) -> int:
+    """Returns by how much a dot product's activations lie below u8 codes."""
+    return 128 if dot.SOURCE == "int8" else 0
+
+
 def accumulator_start(
-    codes: Weight, zero_point_u8: int, bias_s32: npt.NDArray[np.int32] | None, lanes: npt.NDArray[np.int64]
+    codes: Weight, zero_point: int, bias_s32: npt.NDArray[np.int32] | None, lanes: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Returns (init of every lane, greatest absolute accumulator of every channel) for weights [channels, products].
 
-    acc = sum((x - z) * w) = sum(x * w) - z * sum(w), with |x - z| <= 255.
+    acc = sum((x - z) * w) = sum(x * w) - z * sum(w), with |x - z| <= 255; x and z as the dot products take them.
     """
     wide = codes.astype(np.int64)
-    start = -zero_point_u8 * wide.sum(axis=1)
+    start = -zero_point * wide.sum(axis=1)
     bound = 255 * np.abs(wide).sum(axis=1)
     if bias_s32 is not None:
         start = start + bias_s32

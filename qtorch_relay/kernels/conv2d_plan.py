@@ -9,9 +9,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from qtorch_relay.kernels.conv2d_tiling import (
     TILE_BYTES,
-    TILE_ROWS,
     TILES_AT_ONCE,
     DotUnit,
     Tiling,
@@ -215,26 +216,21 @@ def use_tiles(chosen: Mapping[tuple[str, Conv2dSpec], Tiles]) -> Iterator[Mappin
         _used_tiles.reset(token)
 
 
-MIN_INTERLEAVING_REGISTERS = 32
-"""With fewer registers sums would leave them for what is requantized beside them."""
-
-
 def dot_unit(isa: Isa, spec: Conv2dSpec) -> DotUnit:
     """Returns what plans must know of the dot product that computes a spec."""
     dot = isa.dot_for(spec.pair_sums)
     if isa.tiles is not None:
         return DotUnit(isa.LANES, isa.REGISTERS, copied_bytes=1, in_tiles=True)
-    registers = isa.REGISTERS - dot.EXTRA_REGISTERS
-    copied_bytes = 2 if dot.SOURCE == "uint16" else None
-    interleaves = isa.REGISTERS >= MIN_INTERLEAVING_REGISTERS
     return DotUnit(
         isa.LANES,
-        registers,
+        isa.REGISTERS - dot.EXTRA_REGISTERS,
         dot.CYCLES,
         dot.WEIGHT_CYCLES,
         dot.STEPS,
-        copied_bytes,
-        interleaves=interleaves,
+        np.dtype(dot.SOURCE).itemsize if dot.SOURCE not in ("uint8", spec.in_dtype) else None,
+        source=dot.SOURCE,
+        interleaves=isa.requantizes_among_dots,
+        at_once=dot.AT_ONCE,
     )
 
 
@@ -270,7 +266,7 @@ def make_plan(spec: Conv2dSpec, unit: DotUnit, batch: int, vectors: int, tiling:
     """Returns the plan with these tiles, in one chunk an image."""
     groups = channel_groups(spec, unit.lanes)
     reduction = _reduction(spec, groups, unit)
-    copies = unit.copied_bytes is not None or _copies_input(spec, reduction)
+    copies = unit.copied_bytes is not None or _copies_input(spec, reduction, unit)
     blocks, rest = _blocks(groups, vectors, unit.lanes)
     used_w = (spec.out_w - 1) * spec.stride[1] + spec.span_w
     row_pitch = (used_w if copies else spec.in_w) * spec.in_channels
@@ -301,13 +297,12 @@ def _can_interleave(reduction: Reduction, tiling: Tiling, blocks: tuple[int, ...
 def tile_options(spec: Conv2dSpec, unit: DotUnit) -> list[Tiles]:
     """Returns every choice of tiles that fit the registers."""
     groups = channel_groups(spec, unit.lanes)
-    copies = _copies_input(spec, reduction_of(spec, groups))
+    copies = _copies_input(spec, reduction_of(spec, groups), unit)
     pointwise = spec.kernel_h == spec.kernel_w == 1 and spec.stride == (1, 1)
     options: list[Tiles] = []
     most_vectors = TILES_AT_ONCE if unit.in_tiles else MAX_VECTORS
     for vectors in range(1, min(ceil_div(groups.out_channels, unit.lanes), most_vectors) + 1):
-        # all accumulators, one row of weights and one broadcast activation are live together
-        max_pixels = TILES_AT_ONCE * TILE_ROWS if unit.in_tiles else (unit.registers - 1 - vectors) // vectors
+        max_pixels = unit.max_pixels(vectors)
         if not max_pixels:
             break
         by_rows = row_tilings(spec.out_h, spec.out_w, max_pixels)
@@ -326,8 +321,9 @@ def _reduction(spec: Conv2dSpec, groups: ChannelGroups, unit: DotUnit) -> Reduct
     return TileReduction(reduction.rows, reduction.segments, reduction.run) if unit.in_tiles else reduction
 
 
-def _copies_input(spec: Conv2dSpec, reduction: Reduction) -> bool:
-    return any(spec.padding) or spec.in_dtype == "int8" or reduction.run < DOT_BYTES
+def _copies_input(spec: Conv2dSpec, reduction: Reduction, unit: DotUnit) -> bool:
+    moved = spec.in_dtype == "int8" and unit.source != "int8"
+    return any(spec.padding) or moved or reduction.run < DOT_BYTES
 
 
 def _cost(spec: Conv2dSpec, unit: DotUnit, batch: int, vectors: int, tiling: Tiling) -> tuple[float, int]:

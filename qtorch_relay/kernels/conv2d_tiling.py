@@ -72,7 +72,9 @@ class DotUnit:
     full-width instruction is one cycle. steps: how often activations and weights are loaded for a dot.
     copied_bytes: of each activation in the copy it is read from, None if it is read where it is.
     in_tiles: registers have two dimensions; two of pixels, two of channels and their four of sums are used at once.
+    source: how activations are read, see Dot.SOURCE.
     interleaves: a tile is requantized among the dots of the next one, for which some registers are left.
+    at_once: dots whose activations one read takes; if several, what was read of every pixel is live through them.
     """
 
     lanes: int
@@ -81,8 +83,20 @@ class DotUnit:
     weight_cycles: float = 0.0
     steps: int = 1
     copied_bytes: int | None = None
+    source: str = "uint8"
     in_tiles: bool = False
     interleaves: bool = False
+    at_once: int = 1
+
+    def max_pixels(self, vectors: int) -> int:
+        """Returns the most pixels of a register tile of so many vectors of channels."""
+        if self.in_tiles:
+            return TILES_AT_ONCE * TILE_ROWS
+        if self.at_once > 1:
+            # all accumulators, one row of weights and what was read of every pixel are live together
+            return (self.registers - vectors) // (vectors + 1)
+        # all accumulators, one row of weights and one broadcast activation are live together
+        return (self.registers - 1 - vectors) // vectors
 
 
 FIRST_CACHE_BYTES = 24 << 10
@@ -116,6 +130,8 @@ def tile_cycles(pixels: int, vectors: int, dots: int, real: bool, unit: DotUnit)
     if unit.in_tiles:
         return tile_register_cycles(pixels, vectors, dots)
     accumulators = pixels * vectors
+    if unit.at_once > 1:
+        return _cycles_by_element(pixels, vectors, dots, real, unit)
     far = dots * vectors * 64 > FIRST_CACHE_BYTES
     computing = accumulators * unit.dot_cycles + vectors * unit.weight_cycles
     per_dot = max(computing, 4, unit.steps * (pixels + vectors), 2.1 * vectors if far else 0)
@@ -123,6 +139,19 @@ def tile_cycles(pixels: int, vectors: int, dots: int, real: bool, unit: DotUnit)
     epilogue += {0: 0.0, 1: 0.6, 2: 0.2, 3: 0.4}[vectors % 4]
     # the last term prefers fewer passes over the weights where all else is equal
     return dots * per_dot + epilogue * accumulators + 6 + 0.02 * vectors * dots
+
+
+def _cycles_by_element(pixels: int, vectors: int, dots: int, real: bool, unit: DotUnit) -> float:
+    """Returns about how many cycles a tile takes of a processor of one 128-bit operation and one load a cycle.
+
+    Loads go beside the products, but take part of what is decoded in a cycle. A dot has 4 cycles of latency. To
+    requantize a vector takes about 6 operations, or 8, and the narrowing of up to four of them 4 more.
+    """
+    accumulators = pixels * vectors
+    loads = vectors + pixels / unit.at_once
+    per_dot = max(accumulators * unit.dot_cycles + vectors * unit.weight_cycles, 4) + 0.3 * loads
+    epilogue = (8.0 if real else 6.0) + 1.5
+    return dots * per_dot + accumulators * (epilogue + 1) + 10
 
 
 def choose_chunks(

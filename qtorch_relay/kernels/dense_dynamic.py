@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from qtorch_relay._tvm import PrimFunc, T
 from qtorch_relay.kernels.conv2d import nest_for, why_not_conv2d
-from qtorch_relay.kernels.conv2d_pack import lane_channels, pack_weight
+from qtorch_relay.kernels.conv2d_pack import lane_channels, pack_weight, source_shift
 from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, plan_for
 from qtorch_relay.kernels.dynamic_spec import DynamicDenseSpec
 from qtorch_relay.kernels.isa import Isa
@@ -31,6 +31,7 @@ def build_dynamic_dense(isa: Isa, spec: DynamicDenseSpec) -> PrimFunc:
     conv = spec.as_conv2d()
     plan = plan_for(isa, conv)
     lanes = plan.padded_vectors * isa.LANES
+    shift = source_shift(isa.dot_for(spec.pair_sums))
     arguments: list[BufferDecl] = [
         ("x", spec.in_shape, "uint8"),
         ("zero_point", (), "int32"),
@@ -46,7 +47,7 @@ def build_dynamic_dense(isa: Isa, spec: DynamicDenseSpec) -> PrimFunc:
     ) -> None:
         def initial(lane: Expr) -> Expr:
             # at most 255 * 65_793 * 128 < 2^31 for a zero point that is a code
-            return load(start, lane, isa.LANES) * splat(zero_point[0], isa.LANES)
+            return load(start, lane, isa.LANES) * splat(zero_point[0] - shift, isa.LANES)
 
         epilogue = _RealEpilogue(isa, spec, T.Cast("uint8", zero_point[0]), scale, factors, lanes)
         nest_for(isa)(conv, plan, isa, x, weight, initial, epilogue, out).emit()

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay._tvm import PrimFunc, T
-from qtorch_relay.kernels.conv2d_pack import Weight, accumulator_start
+from qtorch_relay.kernels.conv2d_pack import Weight, accumulator_start, source_shift
 from qtorch_relay.kernels.depthwise_plan import QUAD, ChannelBlocks, DepthwisePlan, plan_depthwise, row_taps
 from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.requantize import Epilogue, pack_requantize, requantize_arguments
@@ -20,6 +20,7 @@ from qtorch_relay.kernels.tir import (
     Buffer,
     BufferDecl,
     Expr,
+    as_source,
     as_u8,
     lanes_of,
     load,
@@ -78,7 +79,8 @@ def pack_depthwise(
     by_lane, lane_channels = pack_taps(isa, taps, plan.blocks)
     packed = isa.dot_for(spec.pair_sums).arrange_for_registers(by_lane.reshape(-1, isa.LANES, QUAD))
     zero_point_u8 = in_zero_point + 128 if spec.in_dtype == "int8" else in_zero_point
-    init, bound = accumulator_start(weight.reshape(spec.in_channels, -1), zero_point_u8, bias_s32, lane_channels)
+    zero_point = zero_point_u8 - source_shift(isa.dot_for(spec.pair_sums))
+    init, bound = accumulator_start(weight.reshape(spec.in_channels, -1), zero_point, bias_s32, lane_channels)
     return [packed, init, *pack_requantize(requantize, bound, lane_channels, zero_point_u8)]
 
 
@@ -144,11 +146,24 @@ class _Nest:
             image, band = T.bind(chunk // plan.bands), T.bind(chunk % plan.bands)
             first, last = (T.bind((band + i) * plan.row_groups // plan.bands) for i in (0, 1))
             widest = max(block.vectors for block in plan.blocks)
-            rows = scratch(plan.quads * plan.width * self._column_bytes(widest), "uint8")
+            rows = scratch(plan.quads * plan.width * self._column_bytes(widest), self._byte)
             lane = 0
             for blocks in plan.blocks:
                 self._blocks(blocks, lane, image, first, last, rows)
                 lane += blocks.count * blocks.vectors * self.isa.LANES
+
+    @property
+    def _byte(self) -> str:
+        """The dtype of interleaved rows: dot products that widen activations do it in registers."""
+        return "int8" if self.isa.dot_for(self.spec.pair_sums).SOURCE == "int8" else "uint8"
+
+    @property
+    def _zero_point(self) -> Expr:
+        return as_source(self.epilogue.in_zero_point, self._byte)
+
+    def _codes(self, address: Expr, channels: int) -> Expr:
+        """Returns codes of the input as interleaved rows have them."""
+        return as_source(as_u8(load(self.x, address, channels)), self._byte)
 
     def _column_bytes(self, vectors: int) -> int:
         return vectors * self.isa.LANES * QUAD
@@ -185,7 +200,7 @@ class _Nest:
                 if count:
                     with T.serial(0, count * vectors) as i:
                         address = (quad * self.plan.width + start) * bytes_each + i * size
-                        store(rows, splat(self.epilogue.in_zero_point, size), address, size)
+                        store(rows, splat(self._zero_point, size), address, size)
 
     def _interleave(self, image: Expr, in_row: Expr, block: _Block, rows: Buffer) -> None:
         """Writes the quads of a row group: in each column, for each channel, the bytes of four rows side by side."""
@@ -220,8 +235,7 @@ class _Nest:
         def select(row: int, value: Expr) -> Expr:
             if inside is None:
                 return value
-            zero_point = self.epilogue.in_zero_point
-            return T.Select(inside[row], value, splat(zero_point, lanes_of(value)))
+            return T.Select(inside[row], value, splat(self._zero_point, lanes_of(value)))
 
         with T.serial(0, columns) as column:
             target = T.bind((quad * self.plan.width + left + column) * self._column_bytes(block.vectors))
@@ -230,12 +244,12 @@ class _Nest:
                 # fewer channels than a vector: byte by byte; the other lanes have zero weights
                 for row, address in enumerate(addresses):
                     with T.serial(0, channels) as channel:
-                        code = select(row, as_u8(load(self.x, address + channel, 1)))
+                        code = select(row, self._codes(address + channel, 1))
                         store(rows, code, target + channel * QUAD + row, 1)
                 return
-            values = [T.bind(select(i, as_u8(load(self.x, a, channels)))) for i, a in enumerate(addresses)]
+            values = [T.bind(select(i, self._codes(address, channels))) for i, address in enumerate(addresses)]
             for i, piece in enumerate(self.isa.interleave(values)):
-                store(rows, piece, target + i * channels, channels)
+                store(rows, piece, target + i * lanes_of(piece), lanes_of(piece))
 
     def _tile(self, rows: Buffer, out_column: Expr, out_pixel: Expr, block: _Block) -> None:
         """Emits plan.rows x plan.columns output pixels of a block, one vector of channels after the other."""
@@ -264,9 +278,9 @@ class _Nest:
                 ]
                 if not users:
                     continue
-                u8 = T.bind(load(rows, in_start + (quad * plan.width + in_column) * column_bytes + j * size, size))
+                taps = T.bind(load(rows, in_start + (quad * plan.width + in_column) * column_bytes + j * size, size))
                 for step in range(dots.STEPS):
-                    codes = dots.activations(u8, step)
+                    codes = dots.activations(taps, step)
                     for dot, pixel in users:
                         accumulators[pixel] = T.bind(dots.add(accumulators[pixel], codes, weights[dot, step]))
             for value, pixel in zip(values, pixels, strict=True):

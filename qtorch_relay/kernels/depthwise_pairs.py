@@ -204,7 +204,7 @@ class _Nest:
 
 
 def _registers(pieces: list[Expr], vectors: int, size: int) -> list[Expr]:
-    """Returns the four interleaved pieces as whole registers of `size` bytes: 4 / vectors pieces to each."""
+    """Returns interleaved pieces as whole registers of `size` bytes, several pieces to each if they are smaller."""
     if vectors == len(pieces):
         return pieces
     each = len(pieces) // vectors

@@ -20,32 +20,40 @@ class Dot(Protocol):
 
     It takes STEPS steps, each with its part of the activations and of the weights; the sum of a lane's parts is what
     counts, so the steps may be far apart. form: how, in words for reports.
-    EXTRA_REGISTERS: live in a loop of dots beside the accumulators, a row of weights and one vector of activations.
+    AT_ONCE: most dots next to each other whose activations one read takes.
+    EXTRA_REGISTERS: live in a loop of dots beside the accumulators, a row of weights and what is read of activations.
     CYCLES, WEIGHT_CYCLES: what the products and what is made of a vector of weights before take, see DotUnit.
-    SOURCE: how broadcast reads u8 activations, with 16 bits each if widened.
+    SOURCE: how u8 activations are read: as int8 they are moved down by 128, as uint16 widened.
     """
 
     form: str
     STEPS: int
+    AT_ONCE: int
     EXTRA_REGISTERS: int
     CYCLES: float
     WEIGHT_CYCLES: float
-    SOURCE: Literal["uint8", "uint16"]
+    SOURCE: Literal["uint8", "uint16", "int8"]
 
     def weights(self, packed: Buffer, address: Expr, step: int) -> Expr:
         """Returns a step's part of the 4 * LANES arranged weights at an address."""
 
-    def broadcast(self, source: Buffer, index: Expr, step: int) -> Expr:
-        """Returns a step's part of four consecutive activations of a buffer of SOURCE, in every lane."""
+    def read(self, source: Buffer, index: Expr, step: int, count: int) -> Expr:
+        """Returns a step's part of the 4 * count consecutive activations of a buffer of SOURCE that `count` dots take.
 
-    def activations(self, u8: Expr, step: int) -> Expr:
-        """Returns a step's part of 4 * LANES activations in a register."""
+        count: a power of two, at most AT_ONCE.
+        """
+
+    def spread(self, read: Expr, index: int, count: int) -> Expr:
+        """Returns what was read for one of `count` dots, in every lane."""
+
+    def activations(self, codes: Expr, step: int) -> Expr:
+        """Returns a step's part of 4 * LANES activations in a register; codes are u8, or s8 where SOURCE is int8."""
 
     def add(self, accumulator: Expr, activations: Expr, weights: Expr) -> Expr:
         """Returns the accumulator plus the products of a step's parts; wraps, never saturates."""
 
     def arrange(self, weights: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-        """Returns weights [..., LANES, 4] as `weights` reads them for broadcast activations, flat."""
+        """Returns weights [..., LANES, 4] as `weights` reads them for activations that are spread, flat."""
 
     def arrange_for_registers(self, weights: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
         """Returns weights [..., LANES, 4] as `weights` reads them for activations in a register, flat."""
@@ -90,6 +98,16 @@ class Isa(Protocol):
         """Registers of two dimensions that compute convolutions and dense layers, or None."""
 
     @property
+    def requantizes_among_dots(self) -> bool:
+        """Whether a tile may be requantized among the dots of the next one: there are registers for it, and processors
+        look so far ahead that it gains.
+        """
+
+    @property
+    def prefetches(self) -> bool:
+        """Whether the next weights are to be fetched before they are used."""
+
+    @property
     def distinguishes_pair_sums(self) -> bool:
         """Whether dot_for returns another dot product where sums of two products stay in int16."""
 
@@ -108,7 +126,7 @@ class Isa(Protocol):
         """
 
     def interleave(self, rows: Sequence[Expr]) -> list[Expr]:
-        """Returns four u8 vectors of LANES, 2 * LANES or 4 * LANES channels interleaved, 4 bytes to a channel.
+        """Returns four byte vectors of LANES, 2 * LANES or 4 * LANES channels interleaved, 4 bytes to a channel.
 
         The parts, stored one after the other, fill one register for every LANES channels, in interleaved_order.
         """

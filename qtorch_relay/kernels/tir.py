@@ -124,6 +124,14 @@ def as_u8(codes: Expr) -> Expr:
     return T.bitwise_xor(T.reinterpret(vector("uint8", lanes), codes), splat(T.uint8(128), lanes))
 
 
+def as_source(codes_u8: Expr, dtype: str) -> Expr:
+    """Returns u8 codes as dot products read them: as int8 they are moved down by 128, as uint16 widened."""
+    lanes = lanes_of(codes_u8)
+    if dtype == "int8":
+        return T.reinterpret(vector(dtype, lanes), T.bitwise_xor(codes_u8, splat(T.uint8(128), lanes)))
+    return codes_u8 if dtype == "uint8" else T.Cast(vector(dtype, lanes), codes_u8)
+
+
 def pick(value: Expr, lanes: Sequence[int]) -> Expr:
     """Returns the lanes with these numbers of a vector, as a vector."""
     return T.Shuffle([value], [T.int32(lane) for lane in lanes])

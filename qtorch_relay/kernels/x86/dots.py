@@ -19,6 +19,7 @@ class OneStep(Dot):
 
     lanes: int
     STEPS = 1
+    AT_ONCE = 1
     WEIGHT_CYCLES = 0.0
     SOURCE = "uint8"
 
@@ -26,14 +27,18 @@ class OneStep(Dot):
         """Returns the weights of a vector."""
         return load(packed, address, DOT * self.lanes)
 
-    def broadcast(self, source: Buffer, index: Expr, step: int) -> Expr:
+    def read(self, source: Buffer, index: Expr, step: int, count: int) -> Expr:
         """Returns four consecutive activations in every lane."""
         four = T.reinterpret("int32", load(source, index, DOT))
         return T.reinterpret(vector("uint8", DOT * self.lanes), splat(four, self.lanes))
 
-    def activations(self, u8: Expr, step: int) -> Expr:
+    def spread(self, read: Expr, index: int, count: int) -> Expr:
+        """Returns what was read: it is in every lane."""
+        return read
+
+    def activations(self, codes: Expr, step: int) -> Expr:
         """Returns the activations as they are."""
-        return u8
+        return codes
 
     def arrange(self, weights: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
         """Returns the weights as they are."""
@@ -90,6 +95,7 @@ class WidenedPairs(Dot):
     lanes: int
     form = "widened to int32"
     STEPS = 2
+    AT_ONCE = 1
     # the products before they are added
     EXTRA_REGISTERS = 1
     CYCLES = 2.0
@@ -101,15 +107,19 @@ class WidenedPairs(Dot):
         size = 2 * self.lanes
         return T.Cast(vector("int16", size), load(packed, address + step * size, size))
 
-    def broadcast(self, source: Buffer, index: Expr, step: int) -> Expr:
+    def read(self, source: Buffer, index: Expr, step: int, count: int) -> Expr:
         """Returns two of four consecutive activations in every lane."""
         two = T.reinterpret("int32", load(source, index + 2 * step, 2))
         return T.reinterpret(vector("int16", 2 * self.lanes), splat(two, self.lanes))
 
-    def activations(self, u8: Expr, step: int) -> Expr:
+    def spread(self, read: Expr, index: int, count: int) -> Expr:
+        """Returns what was read: it is in every lane."""
+        return read
+
+    def activations(self, codes: Expr, step: int) -> Expr:
         """Returns the even or the odd bytes as s16: at most 255."""
-        size = lanes_of(u8) // 2
-        words = T.reinterpret(vector("uint16", size), u8)
+        size = lanes_of(codes) // 2
+        words = T.reinterpret(vector("uint16", size), codes)
         if step == 0:
             part = T.bitwise_and(words, splat(T.uint16(255), size))
         else:

@@ -37,6 +37,16 @@ class X86(Isa):
         return self.LANES * DOT // QUARTER
 
     @property
+    def requantizes_among_dots(self) -> bool:
+        """Whether there are registers for it: with 16 of them sums would leave theirs."""
+        return self.REGISTERS >= 32
+
+    @property
+    def prefetches(self) -> bool:
+        """Whether the next weights are to be fetched before they are used."""
+        return True
+
+    @property
     def distinguishes_pair_sums(self) -> bool:
         """Whether dot_for returns another dot product where sums of two products stay in int16."""
         return self.dots["s16"] != self.dots["s32"]

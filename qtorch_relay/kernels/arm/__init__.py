@@ -1,0 +1,1 @@
+"""Vector operations and dot products of 64-bit ARM."""
