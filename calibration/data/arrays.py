@@ -28,6 +28,7 @@ class FloatImages:
 
     rows: NpzRows | npt.NDArray[np.float32]
     contents: str
+    preprocessing: None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

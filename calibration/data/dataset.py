@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.data.errors import BrokenImageError, DatasetError
+from calibration.data.preprocessing import Preprocessing
 
 _NAMES_IN_MESSAGE = 3
 
@@ -27,6 +28,11 @@ class Images(Protocol):
     @property
     def shape(self) -> tuple[int, int, int]:
         """The shape [C, H, W] of every image."""
+        ...
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What is done to the pixels; None where they are kept as the network reads them."""
         ...
 
     @property

@@ -126,8 +126,8 @@ def _read_meta(path: Path) -> list[str]:
         from scipy.io.matlab import MatReadError
     except ImportError as error:
         raise DatasetError(
-            f"{path} is read by scipy; install it with: pip install 'qtorch-relay[demo]', or give a text file with the "
-            "synset of ILSVRC2012_ID 1, 2, ... on its lines with --synsets FILE"
+            f"{path} is read by scipy; install it with: pip install 'qtorch-relay[accuracy]', or give a text file with "
+            "the synset of ILSVRC2012_ID 1, 2, ... on its lines with --synsets FILE"
         ) from error
     try:
         rows = loadmat(path, squeeze_me=True, variable_names=["synsets"])["synsets"]

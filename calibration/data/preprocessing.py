@@ -69,6 +69,10 @@ class Preprocessing:
             np.take(table, pixels[:, :, channel], out=out[channel], mode="clip")
         return out
 
+    def __str__(self) -> str:
+        size = "" if self.resize is None else f"resize {self.resize} ({self.interpolation}), "
+        return f"{size}crop {self.crop}, mean {self.mean}, std {self.std}"
+
     def to_json(self) -> dict[str, Any]:
         """Returns the settings as JSON data."""
         return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}

@@ -7,7 +7,7 @@ import warnings
 
 import typer
 
-from qtorch_relay.cli import bench, demo, info, model, run
+from qtorch_relay.cli import accuracy, bench, demo, info, model, run
 from qtorch_relay.errors import PortablePathWarning, QTorchRelayError
 
 USER_ERROR_STATUS = 2
@@ -32,6 +32,8 @@ for command in (
     run.run,
     model.compare,
     bench.bench,
+    accuracy.accuracy,
+    accuracy.merge,
 ):
     app.command(
         name={"import_model": "import", "compile_model": "compile"}.get(command.__name__, command.__name__),

@@ -18,8 +18,6 @@ from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.demo.digits import Digits, Track, load_digits, quantize, train
 from qtorch_relay.demo.programs import (
     INPUT_INFOS,
-    Logits,
-    Program,
     compiled_program,
     float_program,
     int8_program,
@@ -27,7 +25,7 @@ from qtorch_relay.demo.programs import (
     save_model,
 )
 from qtorch_relay.errors import QTorchRelayError
-from qtorch_relay.peers import PeerUnavailableError
+from qtorch_relay.peers import Logits, PeerUnavailableError, Program
 from qtorch_relay.pipeline import compile as compile_for
 from qtorch_relay.runtime import CompiledModel, set_num_threads
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,28 +11,10 @@ import torch
 from torch import nn
 
 from qtorch_relay.demo.digits import INPUT_SHAPE, FloatLogits
-from qtorch_relay.peers import export_onnx, onnxruntime_session
+from qtorch_relay.peers import Logits, Program, export_onnx, onnxruntime_session
 from qtorch_relay.runtime import CompiledModel
 
 INPUT_INFOS = [("x", (INPUT_SHAPE, "float32"))]
-
-
-@dataclass(frozen=True, eq=False)
-class Logits:
-    """The logits of an image, [1, 10]; codes are None where a program gives floats only."""
-
-    floats: npt.NDArray[np.float32]
-    codes: npt.NDArray[np.integer] | None
-
-
-@dataclass(frozen=True, eq=False)
-class Program:
-    """call runs the program on what convert makes of an image, read makes Logits of the result. Only call is timed."""
-
-    name: str
-    convert: Callable[[torch.Tensor], Any]
-    call: Callable[[Any], Any]
-    read: Callable[[Any], Logits]
 
 
 def float_program(network: nn.Module) -> Program:

@@ -23,13 +23,24 @@ def torch_program(
     """
     torch.set_num_threads(num_threads)
     tensors = [torch.from_numpy(array) for array in arrays]
+    module, run = frozen_runner(model, engine)
+    return module, tensors, lambda: run(tensors)
+
+
+def frozen_runner(
+    model: Path, engine: str | None, *, optimize_numerics: bool = True
+) -> tuple[torch.jit.ScriptModule, Callable[[Sequence[torch.Tensor]], Any]]:
+    """Returns a model as it was saved, and a function that runs it, frozen, with the kernels of an engine.
+
+    optimize_numerics: False keeps the floats of the model as it was saved: no batch norm is folded.
+    """
     with quantized_engine(engine), torch.inference_mode():
         # Loading packs the weights for the engine that is set; freezing is what a user in need of speed does.
         module = load_model(model).eval()
-        frozen = torch.jit.freeze(module)
+        frozen = torch.jit.freeze(module, optimize_numerics=optimize_numerics)
 
-    def run() -> Any:
+    def run(tensors: Sequence[torch.Tensor]) -> Any:
         with quantized_engine(engine), torch.inference_mode():
             return frozen(*tensors)
 
-    return module, tensors, run
+    return module, run

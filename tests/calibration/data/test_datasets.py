@@ -96,7 +96,7 @@ def test_a_broken_image_is_told_with_its_path_and_the_others_are_read(flat: Path
 
 def test_only_a_bounded_number_of_images_is_read_ahead() -> None:
     class Counting:
-        shape, contents, read_until = (1, 2, 2), "", 0
+        shape, preprocessing, contents, read_until = (1, 2, 2), None, "", 0
 
         def read(self, index: int) -> np.ndarray:
             self.read_until = max(self.read_until, index)

@@ -1,0 +1,272 @@
+"""From what a user asks to a Setup and the header of its journal: everything is checked before the run starts.
+
+What takes long (compiling, exporting) is kept in the run's folder, for when the run goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from accuracy_reports import record
+from accuracy_reports.environment import describe_environment
+from accuracy_reports.journal import JOURNAL, Header, Question, read_header
+from accuracy_reports.logits import LogitsForm, dequantized_from, find_logits
+from accuracy_reports.programs import tensors_of
+from accuracy_reports.record import FLOAT, INT8, ONNX_RUNTIME, OURS
+from accuracy_reports.setup import Data, Setup
+from calibration.data import Dataset
+from qtorch_relay.capture.engine import resolve_engine
+from qtorch_relay.capture.reference import run_reference
+from qtorch_relay.capture.torchscript import capture_model
+from qtorch_relay.demo.model_files import write_digits
+from qtorch_relay.errors import InvalidInputError
+from qtorch_relay.output_files import atomic_write
+from qtorch_relay.peers import PeerUnavailableError, export_onnx, frozen_runner, onnxruntime_session
+from qtorch_relay.qparams import PerTensor
+from qtorch_relay.runtime import CompiledModel, load
+from qtorch_relay.target import check_runnable, resolve
+
+BUNDLE, ONNX = "model.qtr", "model.onnx"
+CHUNK_IMAGES = 64
+_READ_BYTES = 4 << 20
+# Shows that something takes a while.
+Working: TypeAlias = Callable[[str], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks.
+
+    model: TorchScript or a bundle; None = the digits demo's. int8_model: what a bundle was made of. batch: None = the
+    bundle's, or 1. chunk: None = CHUNK_IMAGES or a batch more. peers: whether ONNX Runtime is run. shard: the i-th of
+    n. command: as the user gave it.
+    """
+
+    data: Data
+    model: Path | None = None
+    int8_model: Path | None = None
+    float_model: Path | None = None
+    engine: str | None = None
+    target: str = "host"
+    threads: int = 1
+    batch: int | None = None
+    chunk: int | None = None
+    workers: int | None = None
+    peers: bool = True
+    shard: tuple[int, int] = (1, 1)
+    command: str = ""
+
+
+def prepare(request: Request, folder: Path, working: Working) -> tuple[Setup, Header]:
+    """Returns the setup of a run in a folder, and the header its journal must have.
+
+    Raises:
+        QTorchRelayError: anything is missing, damaged, or does not fit.
+    """
+    dataset = request.data.open()
+    images = len(dataset.spread(request.data.images))
+    known = read_header(folder / JOURNAL)
+    if request.model is None:
+        with working("digits demo: the network"):
+            request = _with_digits(request, folder)
+    return _Preparation(request, folder, working, dataset, images, known).finish()
+
+
+class _Preparation:
+    """The steps of prepare; known: what the folder's journal says, if there is one."""
+
+    def __init__(
+        self, request: Request, folder: Path, working: Working, dataset: Dataset, images: int, known: Header | None
+    ) -> None:
+        assert request.model is not None
+        self.request, self.folder, self.working = request, folder, working
+        self.dataset, self.images, self.known = dataset, images, known
+        self.model = request.model
+        self.is_bundle = self.model.suffix == ".qtr"
+        if self.is_bundle and (request.engine is not None or request.target != "host"):
+            raise InvalidInputError(f"{self.model} is compiled already, so --engine and --target cannot change it")
+        if not self.is_bundle and request.int8_model is not None:
+            raise InvalidInputError(f"{self.model} is itself what PyTorch runs; --int8 is for a bundle (.qtr)")
+        self.int8_model = request.int8_model if self.is_bundle else self.model
+        self.bundle = self.model if self.is_bundle else folder / BUNDLE
+        files = {OURS: self.model, INT8: self.int8_model, FLOAT: request.float_model}
+        self.sha256 = {name: sha256_of(path) for name, path in files.items() if path is not None}
+        if self.is_bundle:
+            compiled = load(self.bundle)
+            self.engine, self.target = compiled.engine, compiled.target.name
+            self.batch = request.batch or _batch_of(compiled)
+        else:
+            resolved = resolve(request.target)
+            check_runnable(resolved)
+            self.engine, self.target = resolve_engine(request.engine), resolved.name
+            self.batch = request.batch or 1
+        self.shape = (self.batch, *dataset.shape)
+        self.infos = [("x", (self.shape, "float32"))]
+        self.made = self._made_before()
+
+    def finish(self) -> tuple[Setup, Header]:
+        """Takes all steps."""
+        request = self.request
+        logits = self._logits()
+        self.dataset.check_classes(logits.classes)
+        compiled = self._compiled()
+        missing = {} if request.float_model else {FLOAT: "no float model was given (--float)"}
+        if self.int8_model is None:
+            missing[INT8] = "no TorchScript file was given beside the bundle (--int8)"
+        onnx_model = self._onnx(logits, missing)
+        chunk = request.chunk or -(-CHUNK_IMAGES // self.batch) * self.batch
+        if chunk % self.batch:
+            raise InvalidInputError(f"a chunk has {chunk} images; accepted are multiples of the batch of {self.batch}")
+        setup = Setup(
+            request.data, self.bundle, self.int8_model, request.float_model, onnx_model, self.engine, logits,
+            request.threads, self.batch, chunk, request.workers,
+        )  # fmt: skip
+        question = Question(
+            self.sha256, self.engine, self._described(logits), logits, self.batch, chunk,
+            tuple(name for name in (FLOAT, INT8, OURS, ONNX_RUNTIME) if name not in missing), missing,
+        )  # fmt: skip
+        made = {path.name: sha256_of(path) for path in (self.bundle, onnx_model) if path and path.parent == self.folder}
+        model = record.Model(
+            self.model.name, str(self.engine), self.target, str(compiled.report.get("path", "kernels")),
+            tuple(map(str, compiled.inputs)), tuple(map(str, compiled.report.get("messages", ()))),
+        )  # fmt: skip
+        environment = describe_environment(request.command, request.threads)
+        return setup, Header(question, model, environment, {} if self.is_bundle else made, request.shard)
+
+    def _made_before(self) -> frozenset[str]:
+        """Returns the files in the folder that are what this run would make."""
+        known = self.known
+        if known is None:
+            return frozenset()
+        theirs = (known.question.sha256, known.question.engine, known.question.batch, known.model.target)
+        if theirs != (self.sha256, self.engine, self.batch, self.target):
+            return frozenset()
+        paths = {name: self.folder / name for name in known.made}
+        return frozenset(name for name, path in paths.items() if path.is_file() and sha256_of(path) == known.made[name])
+
+    def _logits(self) -> LogitsForm:
+        if self.known is not None and self.made:
+            return self.known.question.logits
+        if self.int8_model is None:
+            return self._logits_of_bundle()
+        zeros = np.zeros(self.shape, np.float32)
+        _, run = frozen_runner(self.int8_model, self.engine, optimize_numerics=False)
+        try:
+            tensors = tensors_of(run([torch.from_numpy(zeros)]))
+        except RuntimeError as error:
+            reason = [line for line in str(error).splitlines() if line.strip()][-1]
+            raise InvalidInputError(
+                f"{self.int8_model} does not run on images {list(self.shape)} of {self.dataset.name}: {reason}"
+            ) from error
+        index = find_logits([tuple(tensor.shape) for tensor in tensors], self.batch)
+        tensor = tensors[index]
+        if tensor.is_quantized:
+            return LogitsForm(index, tensor.shape[1], tensor.q_scale(), tensor.q_zero_point(), True)
+        with self.working("looking for the logits"):
+            captured = capture_model(str(self.int8_model), self.infos, self.engine)
+            found = dequantized_from(captured.graph, run_reference(captured, [zeros]).values, index)
+        return _form(index, tensor.shape[1], found, False)
+
+    def _logits_of_bundle(self) -> LogitsForm:
+        outputs = load(self.bundle).interface.tensors_at(self.batch)
+        outputs = outputs[len(outputs) - len(load(self.bundle).outputs) :]
+        index = find_logits([spec.fixed_shape for spec in outputs], self.batch)
+        spec = outputs[index]
+        q = spec.qparams if isinstance(spec.qparams, PerTensor) else None
+        return _form(index, spec.fixed_shape[1], q, q is not None)
+
+    def _compiled(self) -> CompiledModel:
+        if self.is_bundle or BUNDLE in self.made:
+            compiled = load(self.bundle)
+            takes = [spec.sizes_in(self.shape) for spec in compiled.inputs]
+            if takes != [{}] and (len(takes) != 1 or takes[0] is None):
+                raise InvalidInputError(
+                    f"{self.bundle} takes {'; '.join(map(str, compiled.inputs))}, the images are {list(self.shape)}; "
+                    "choose their size with --preprocessing or --crop, and --batch as it was compiled"
+                )
+            return compiled
+        with self.working(f"compiling for {self.target}"):
+            from qtorch_relay.pipeline import compile as compile_for  # TVM's compiler: seconds that a resumed run saves
+
+            compiled = compile_for(str(self.model), self.infos, self.target, self.engine)
+            compiled.save(self.bundle)
+        return compiled
+
+    def _onnx(self, logits: LogitsForm, missing: dict[str, str]) -> Path | None:
+        """Returns the model as ONNX if ONNX Runtime takes it; else says why not in missing."""
+        path = self.folder / ONNX
+        if self.int8_model is None or not self.request.peers:
+            missing[ONNX_RUNTIME] = "left out (--no-peers)" if self.int8_model else missing[INT8]
+            return None
+        if ONNX in self.made:
+            return path
+        if self.made and self.known is not None and ONNX_RUNTIME in self.known.question.missing:
+            missing[ONNX_RUNTIME] = self.known.question.missing[ONNX_RUNTIME]
+            return None
+        try:
+            with self.working("exporting to ONNX"):
+                module, _ = frozen_runner(self.int8_model, self.engine)
+                data = export_onnx(LogitsAlone(module, logits.index), [torch.zeros(self.shape)])
+                onnxruntime_session(data, self.request.threads)
+        except PeerUnavailableError as error:
+            missing[ONNX_RUNTIME] = str(error)
+            return None
+        with atomic_write(path) as file:
+            file.write(data)
+        return path
+
+    def _described(self, logits: LogitsForm) -> record.Dataset:
+        classes = self.dataset.classes or tuple(map(str, range(logits.classes)))
+        words = str(self.dataset.images.preprocessing or "as it is in the data")
+        return record.Dataset(self.dataset.name, self.images, classes, words, self.dataset.fingerprint)
+
+
+class LogitsAlone(torch.nn.Module):
+    """A model that returns its logits alone and as floats, as exporters expect it."""
+
+    def __init__(self, model: torch.nn.Module, index: int) -> None:
+        super().__init__()
+        self.model = model
+        self.index = index
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns the logits as floats."""
+        tensor = tensors_of(self.model(images))[self.index]
+        return tensor.dequantize() if tensor.is_quantized else tensor
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the sha256 of a file. Raises: InvalidInputError if it cannot be read."""
+    try:
+        found = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(_READ_BYTES):
+                found.update(block)
+        return found.hexdigest()
+    except OSError as error:
+        raise InvalidInputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _form(index: int, classes: int, qparams: PerTensor | None, is_quantized: bool) -> LogitsForm:
+    if qparams is None:
+        return LogitsForm(index, classes, None, None, is_quantized)
+    return LogitsForm(index, classes, qparams.scale, qparams.zero_point, is_quantized)
+
+
+def _batch_of(compiled: CompiledModel) -> int:
+    first = compiled.inputs[0].shape[0] if compiled.inputs and compiled.inputs[0].shape else 1
+    return first if isinstance(first, int) else 1
+
+
+def _with_digits(request: Request, folder: Path) -> Request:
+    """Returns the request for the demo's model, which is trained unless the folder has it."""
+    int8_model, float_model = write_digits(folder, resolve_engine(request.engine))
+    return replace(request, model=int8_model, float_model=request.float_model or float_model)
