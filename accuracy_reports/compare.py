@@ -7,9 +7,9 @@ differs, and a float differs at most by what another order of additions or anoth
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from qtorch_relay.frontend.importer import ImportedLayer, import_graph
 from qtorch_relay.numerics.core import quantize_f32
 from qtorch_relay.pipeline import compile_imported
 from qtorch_relay.qparams import PerTensor, QuantizedTensor
+from qtorch_relay.runtime import CompiledModel
+from qtorch_relay.runtime.model import Model
 from qtorch_relay.runtime.random_inputs import DEFAULT_SEED, random_inputs
 
 # One float layer, in float32 steps. A sum's rounding errors grow with the root of the number of its terms (the partial
@@ -30,6 +32,15 @@ from qtorch_relay.runtime.random_inputs import DEFAULT_SEED, random_inputs
 LAYER_STEPS = 32.0
 # The ends of a part of the program, and so all float layers of that part together, as a fraction of the largest value.
 PART_FRACTION = 1e-4
+
+
+# Takes a compiled program to where it runs: this process, or a board.
+Place: TypeAlias = Callable[[CompiledModel], Model]
+
+
+def here(program: CompiledModel) -> Model:
+    """Returns the program itself, which runs in this process."""
+    return program
 
 
 @dataclass(frozen=True)
@@ -146,16 +157,18 @@ def compare_model(
     kernels: bool = True,
     inputs: Sequence[npt.NDArray[Any]] | None = None,
     seed: int = DEFAULT_SEED,
+    place: Place = here,
 ) -> Comparison:
     """Compares every layer of a compiled model with PyTorch.
 
-    model, input_infos, engine, target: as in qtorch_relay.compile; the target must run on this host.
+    model, input_infos, engine, target: as in qtorch_relay.compile.
     kernels: False compares the portable path. inputs: one array per model input; None = seeded random ones.
+    place: takes a compiled program to where it runs, for whose CPU the target must be; by default this process.
     """
     captured = capture_model(model, input_infos, engine)
     given = inputs if inputs is not None else random_inputs(((x.shape, x.dtype) for x in captured.graph.inputs), seed)
     arrays = list(given)
-    return compare_captured(captured, run_reference(captured, arrays), arrays, target, kernels=kernels)
+    return compare_captured(captured, run_reference(captured, arrays), arrays, target, kernels=kernels, place=place)
 
 
 def compare_captured(
@@ -165,17 +178,18 @@ def compare_captured(
     target: Any = "host",
     *,
     kernels: bool = True,
+    place: Place = here,
 ) -> Comparison:
     """Compares a captured model with a reference run that was made before, so one run serves several paths."""
     graph = captured.graph
     theirs = [_reference_value(expected) for expected in _flat(reference.output)]
     program = compile_imported(import_graph(graph), target, kernels=kernels)
-    deployed = outputs = _compare_outputs(theirs, program.run_flat(list(inputs)))
+    deployed = outputs = _compare_outputs(theirs, place(program).run_flat(list(inputs)))
     cut = cut_at_quantization(graph, reference)
     moved: tuple[MovedCodes, ...] = ()
     if cut.names and any(output.differing for output in deployed):
         parts = compile_imported(import_graph(cut.with_ends()), target, kernels=kernels)
-        ends = parts.run_flat([*inputs, *cut.given])
+        ends = place(parts).run_flat([*inputs, *cut.given])
         inner = ends[len(theirs) :]
         outputs = _compare_outputs(theirs, ends[: len(theirs)]) + _compare_ends(graph, cut, inner)
         moved = tuple(_moved_codes(graph, reference, dict(zip(cut.names, inner, strict=True))))
@@ -184,7 +198,7 @@ def compare_captured(
         program.target.name,
         str(program.report["path"]),
         tuple(program.report["messages"]),
-        compare_layers(captured, reference, inputs, target, kernels=kernels),
+        compare_layers(captured, reference, inputs, target, kernels=kernels, place=place),
         outputs,
         deployed,
         moved,
@@ -210,11 +224,13 @@ def compare_layers(
     target: Any = "host",
     *,
     kernels: bool = True,
+    place: Place = here,
 ) -> tuple[LayerComparison, ...]:
     """Compares every layer, computed from PyTorch's floats by a program that returns them all."""
     cut = cut_every_float(captured.graph, reference)
     every_layer = import_graph(cut.graph, all_layers=True)
-    values = compile_imported(every_layer, target, kernels=kernels).run_flat([*inputs, *cut.given])
+    program = place(compile_imported(every_layer, target, kernels=kernels))
+    values = program.run_flat([*inputs, *cut.given])
     terms = {value.name: _terms(node) for node in captured.graph.walk() for value in node.outputs}
     return tuple(
         _compare(layer, reference.values[layer.name], ours, max(LAYER_STEPS, math.sqrt(terms[layer.name])))

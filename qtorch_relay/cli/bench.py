@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,13 +12,20 @@ from typing import Annotated, Any
 import numpy.typing as npt
 import typer
 
-from qtorch_relay.cli.console import note, print_json, print_table, progress
+from qtorch_relay.cli.board_options import Key, Rpc, Timeout, Tracker
+from qtorch_relay.cli.console import note, print_json, print_table, progress, working
 from qtorch_relay.cli.layer_times import LayerTimes, layer_times
-from qtorch_relay.cli.open_model import HOST, open_model
+from qtorch_relay.cli.open_model import HOST, open_model, open_on_board, set_board_threads
 from qtorch_relay.cli.options import Engine, Inputs, Json, TargetName, parse_inputs, set_threads
+from qtorch_relay.errors import InvalidInputError
+from qtorch_relay.runtime.model import Model
 from qtorch_relay.runtime.random_inputs import random_inputs
+from qtorch_relay.runtime.remote import choose_boards
+from qtorch_relay.runtime.remote_model import RemoteModel
+from qtorch_relay.runtime.remote_session import DEFAULT_TIMEOUT_S
 
 OURS = "qtorch_relay"
+_ROUND_TRIPS = 20
 Calls = dict[str, Callable[[], Any]]
 
 
@@ -37,22 +45,34 @@ def bench(
     layers: Annotated[
         bool, typer.Option("--layers", help="Time each layer of the program instead, and no peers.")
     ] = False,
+    rpc: Rpc = None,
+    tracker: Tracker = None,
+    key: Key = None,
+    timeout: Timeout = DEFAULT_TIMEOUT_S,
     as_json: Json = False,
 ) -> None:
     """Time a model beside PyTorch, ONNX Runtime and OpenVINO in one run, on seeded random inputs.
 
     The programs take turns of several calls each; medians are told. --layers tells each layer's kernel, time,
     multiply-accumulates and share of what the processor's dot products reach, in the order in which they run.
+    On a board the model is timed alone, by the board's own clock, and once more with the network.
 
     Example: qtorch-relay bench resnet18.pt --input x:1,3,224,224 --threads 2
+    Example: qtorch-relay bench resnet18.qtr --rpc 192.168.1.20:9090
     """
     from qtorch_relay.peers.timing import TURNS, interleave
 
-    set_threads(threads)
+    boards = choose_boards(rpc, tracker, key, timeout)
     infos = parse_inputs(model, inputs) if inputs else None
+    if boards is not None:
+        if layers:
+            raise InvalidInputError("--layers measures on this machine only; run it on the board itself")
+        remote = open_on_board(model, infos, engine, target, boards)
+        _bench_on_board(model, remote, set_board_threads(remote.session, threads), rounds, as_json)
+        return
+    set_threads(threads)
     compiled = open_model(model, infos, engine, target)
-    specs = compiled.interface.tensors_at(1)[: len(compiled.inputs)]
-    arrays = random_inputs((spec.fixed_shape, spec.dtype) for spec in specs)
+    arrays = _inputs_for(compiled)
     if layers:
         _print_layers(model, layer_times(compiled, arrays, rounds), threads, as_json)
         return
@@ -71,6 +91,36 @@ def bench(
     print_table(f"{model.name}, {threads} thread(s), median of {rounds} calls", ("program", "ms>", "times ours>"), rows)
     for name, reason in missing.items():
         note(f"{name}: {reason}")
+
+
+def _inputs_for(model: Model) -> list[npt.NDArray[Any]]:
+    specs = model.interface.tensors_at(1)[: len(model.inputs)]
+    return random_inputs((spec.fixed_shape, spec.dtype) for spec in specs)
+
+
+def _bench_on_board(model: Path, remote: RemoteModel, threads: int, rounds: int, as_json: bool) -> None:
+    """Prints what a call takes on the board alone, and with its inputs and outputs on the network."""
+    arrays = _inputs_for(remote)
+    round_trips_ms = []
+    with working("measuring", "on the board") as tell:
+        latencies_ms = remote.time_calls(arrays, rounds, tell)
+        for _ in range(min(rounds, _ROUND_TRIPS)):
+            start = time.perf_counter()
+            remote.run_flat(arrays)
+            round_trips_ms.append((time.perf_counter() - start) * 1e3)
+    board, latency_ms, round_trip_ms = remote.session.name, median(latencies_ms), median(round_trips_ms)
+    if as_json:
+        told = {"board": board, "cpu": remote.cpu.model, "target": remote.target.name, "threads": threads}
+        print_json({**told, "rounds": rounds, "latency_ms": {OURS: latency_ms}, "round_trip_ms": round_trip_ms})
+        return
+    print_table(
+        f"{model.name} for {remote.target.name} on {board} ({remote.cpu.model}), {threads} thread(s)",
+        ("measured", "median ms>", "least ms>", "calls>"),
+        [
+            ("on the board, by its clock", f"{latency_ms:.3f}", f"{min(latencies_ms):.3f}", rounds),
+            ("with the network", f"{round_trip_ms:.3f}", f"{min(round_trips_ms):.3f}", len(round_trips_ms)),
+        ],
+    )
 
 
 def _print_layers(model: Path, times: LayerTimes, threads: int, as_json: bool) -> None:

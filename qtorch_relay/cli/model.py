@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qtorch_relay.cli.board_options import Key, Rpc, Timeout, Tracker
 from qtorch_relay.cli.console import note, print_json, print_table, working
+from qtorch_relay.cli.open_model import placer
 from qtorch_relay.cli.options import (
     Engine,
     Inputs,
@@ -22,6 +24,8 @@ from qtorch_relay.cli.options import (
 )
 from qtorch_relay.errors import OutputPathError
 from qtorch_relay.output_files import atomic_write, check_output_path
+from qtorch_relay.runtime.remote import choose_boards
+from qtorch_relay.runtime.remote_session import DEFAULT_TIMEOUT_S
 
 if TYPE_CHECKING:
     from accuracy_reports.compare import Comparison, LayerComparison
@@ -115,27 +119,37 @@ def compare(
     ] = None,
     portable: Annotated[bool, typer.Option("--portable", help="Compare the portable path, not the kernels.")] = False,
     threads: Threads = None,
+    rpc: Rpc = None,
+    tracker: Tracker = None,
+    key: Key = None,
+    timeout: Timeout = DEFAULT_TIMEOUT_S,
     as_json: Json = False,
 ) -> None:
     """Compare every layer with PyTorch's own. Exit status 1 if a code differs, or a float by more than rounding.
 
     A float layer reads PyTorch's floats. It may differ by 32 float32 steps at its largest value, or by the root of as
-    many as it adds up.
+    many as it adds up. With --rpc or --tracker our layers run on a board, PyTorch's here.
 
     Example: qtorch-relay compare resnet18.pt --input x:1,3,224,224 --engine fbgemm
+    Example: qtorch-relay compare resnet18.pt --input x:1,3,224,224 --target arm-neon --rpc 192.168.1.20:9090
     """
-    from accuracy_reports.compare import compare_model
+    from accuracy_reports.compare import compare_model, here
     from qtorch_relay.cli.arrays import input_infos_of, read_arrays
     from qtorch_relay.target import check_runnable, resolve
 
-    set_threads(threads)
+    boards = choose_boards(rpc, tracker, key, timeout)
     resolved = resolve(target)
-    check_runnable(resolved)
+    if boards is None:
+        set_threads(threads)
+        check_runnable(resolved)
+    place = here if boards is None else placer(boards, threads)
     arrays = None if data is None else read_arrays(data)
     input_infos = input_infos_of(arrays) if arrays and not inputs else parse_inputs(model, inputs)
     given = None if arrays is None else list(arrays.values())
     with working("comparing layer by layer"):
-        result = compare_model(str(model), input_infos, engine, resolved, kernels=not portable, inputs=given)
+        result = compare_model(
+            str(model), input_infos, engine, resolved, kernels=not portable, inputs=given, place=place
+        )
     if as_json:
         print_json(result.to_json())
     else:

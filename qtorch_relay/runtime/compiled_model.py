@@ -67,7 +67,7 @@ class CompiledModel(Model):
 
     def call_times(self, inputs: Sequence[npt.NDArray[Any]], runs: int = 30) -> list[CallTime]:
         """Returns how long each function of the program takes on these inputs, call by call; medians over runs."""
-        arrays = self._to_arrays(inputs)
+        arrays = self.flat_inputs(inputs)
         check_runnable(self.target)
         prepare_thread()
         worker = _Worker(self.program.module(), self._weight_tensors)

@@ -53,7 +53,7 @@ class Model(ABC):
         if self.interface.arguments is not None:
             nested = zip(self.interface.arguments, values, strict=True)
             values = [leaf for (name, structure), value in nested for leaf in flatten(structure, value, name)]
-        outputs = self._run(values)
+        outputs = self._call(self._to_arrays(values))
         as_torch = any(tensors.is_torch(value) for value in values)
         convert = tensors.to_torch if as_torch else tensors.to_numpy
         leaves = [convert(output, spec) for output, spec in zip(outputs, self.outputs, strict=True)]
@@ -63,10 +63,20 @@ class Model(ABC):
         self, inputs: Sequence[npt.NDArray[Any]] | Mapping[str, npt.NDArray[Any]]
     ) -> tuple[npt.NDArray[Any], ...]:
         """Returns the flat outputs, as numpy arrays, for inputs in order or by name."""
+        outputs = self._call(self.flat_inputs(inputs))
+        return tuple(tensors.to_numpy(output, spec) for output, spec in zip(outputs, self.outputs, strict=True))
+
+    def flat_inputs(
+        self, inputs: Sequence[npt.NDArray[Any]] | Mapping[str, npt.NDArray[Any]]
+    ) -> list[npt.NDArray[Any]]:
+        """Returns inputs that are given in order or by name, in order.
+
+        Raises:
+            InvalidInputError: wrong number, name, type, shape or dtype of the inputs.
+        """
         names = [spec.name for spec in self.inputs]
         values = self._bind((), inputs, names) if isinstance(inputs, Mapping) else self._bind(tuple(inputs), {}, names)
-        outputs = self._run(values)
-        return tuple(tensors.to_numpy(output, spec) for output, spec in zip(outputs, self.outputs, strict=True))
+        return self._to_arrays(values)
 
     def self_test(self) -> None:
         """Runs the golden input and compares the output bit for bit.
@@ -105,9 +115,6 @@ class Model(ABC):
         if given != len(names):
             raise InvalidInputError(f"{given} {'was' if given == 1 else 'were'} given; {takes}")
         return [*args, *(kwargs[name] for name in names[len(args) :])]
-
-    def _run(self, values: Sequence[Any]) -> Sequence[Any]:
-        return self._call(self._to_arrays(values))
 
     def _to_arrays(self, values: Sequence[Any]) -> list[npt.NDArray[Any]]:
         """Returns the inputs as arrays, of sizes that fit each other."""

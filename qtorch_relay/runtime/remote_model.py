@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from threading import Lock
 from typing import Any
@@ -57,14 +58,17 @@ class RemoteModel(Model):
         self._inputs: list[Any] = []
 
     def time_calls(
-        self, inputs: Sequence[npt.NDArray[Any]], runs: int, progress: Callable[[float], None] | None = None
+        self,
+        inputs: Sequence[npt.NDArray[Any]] | Mapping[str, npt.NDArray[Any]],
+        runs: int,
+        progress: Callable[[float], None] | None = None,
     ) -> list[float]:
         """Returns how long each of so many calls takes in ms by the board's own clock, without the network.
 
         progress: called with the share that is done, from 0 to 1.
         """
         with self._lock:
-            self._bind_call(self._to_arrays(inputs), _TIMED, with_output=False)
+            self._bind_call(self.flat_inputs(inputs), _TIMED, with_output=False)
             times_ms: list[float] = []
             while len(times_ms) < runs:
                 least = min(times_ms, default=_SECONDS_A_REQUEST * 1e3)
@@ -73,10 +77,6 @@ class RemoteModel(Model):
                 if progress is not None:
                     progress(len(times_ms) / runs)
         return times_ms
-
-    def set_num_threads(self, num_threads: int | None) -> int:
-        """Sets the number of threads on the board, if one is given, and returns the number it uses."""
-        return self.session.set_num_threads(num_threads)
 
     def __repr__(self) -> str:
         inputs, outputs = "; ".join(map(str, self.inputs)), "; ".join(map(str, self.outputs))
@@ -120,13 +120,14 @@ def place(session: Session, variants: Sequence[Variant], name: str) -> RemoteMod
     loaded, cpu = _load_any(session, variants, name)
     runnable = [variant for variant in variants if missing_on(cpu, variant) is None]
     if not runnable:
-        able = [row.name for row in TARGETS if cpu.missing(row) is None]
+        able = [row.name for row in TARGETS if row.machine == cpu.machine and cpu.missing(row) is None]
         wanted = "; ".join(
             f"{variant.interface.target.name} ({variant.interface.target.isa}) needs {missing_on(cpu, variant)}"
             for variant in variants
         )
         raise TargetError(
-            f"{name} cannot run on {session.name} ({cpu.model}): {wanted}; the board can run {', '.join(able)}"
+            f"{name} cannot run on {session.name} ({cpu.model}): {wanted}; "
+            f"the board can run {', '.join(able) or 'generic'}"
         )
     best = runnable[-1]
     library = loaded.get(id(best)) or _load(session, best)
@@ -157,13 +158,18 @@ def _load_any(session: Session, variants: Sequence[Variant], name: str) -> tuple
         except BoardLostError:
             raise
         except RemoteError as error:
-            refusals.append(f"{variant.interface.target.name} (machine code for {machine}): {error}")
+            refusals.append(f"to its machine code for {machine} the board says '{_of_dlopen(str(error))}'")
             continue
         return {id(variant): library}, described_cpu(machine, _describe_cpu(session, library, name))
     raise TargetError(
         f"{name} cannot be loaded on {session.name}: {'; '.join(refusals)}; "
-        "compile for its machine, and let it run the line of TVM that compiles"
+        "compile it for the board's machine, and let the board have apache-tvm 0.27"
     )
+
+
+def _of_dlopen(text: str) -> str:
+    """Returns the reason the C library gave, without the paths before it."""
+    return re.split(r"\.so: ", text)[-1]
 
 
 def _load(session: Session, variant: Variant) -> Any:
