@@ -30,14 +30,20 @@ _SHARE_ALL_CORES = 1
 _REMOTE_ERROR = "Error caught from RPC call"
 _TIMED_OUT = "Resource temporarily unavailable"
 # In TVM's errors for a connection that fails, and what it means.
+_OTHER_TVM = "it is of another line of TVM; install apache-tvm 0.27 there"
 _REFUSALS = (
     (
         "cannot find server that matches key",
         "it wants another key: say it with --key, or, if a tracker knows it, take --tracker and --key instead of --rpc",
     ),
     ("is not TVM RPC server", "what listens there is no TVM RPC server"),
+    ("SendAll", "what listens there is no TVM RPC server; of a tracker's address say --tracker"),
     ("RecvAll", "what listens there is no TVM RPC server; of a tracker's address say --tracker"),
-    ("protocol version mismatch", "it is of another line of TVM; install apache-tvm 0.27 there"),
+    ("protocol version mismatch", _OTHER_TVM),
+    # It has agreed to a session and then speaks another language.
+    ("pending_request_bytes_", _OTHER_TVM),
+    ("Channel closes before", _OTHER_TVM),
+    ("Unknown event", _OTHER_TVM),
 )
 
 
@@ -184,7 +190,7 @@ def connect(address: Address, key: str = "", timeout_s: float = DEFAULT_TIMEOUT_
     except OSError as error:
         raise RemoteError(
             f"no board answers at {address}: {error.strerror or error}; "
-            "start its server with: python -m tvm.exec.rpc_server --port 9090"
+            "start its server with: python -m tvm.exec.rpc_server"
         ) from error
     return _open(found, key, f"board {address}", timeout_s)
 
