@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, TypeVar
 
@@ -226,6 +226,11 @@ def check_same_run(there: Header, ours: Header, path: Path) -> None:
         "the CPU": (there.environment.cpu, ours.environment.cpu),
         "the versions of the packages": (there.environment.versions, ours.environment.versions),
     }
+    refuse_differences(pairs, path)
+
+
+def refuse_differences(pairs: Mapping[str, tuple[object, object]], path: Path) -> None:
+    """Raises JournalError if what a journal has, by name, is not what is asked for."""
     differing = [name for name, (old, new) in pairs.items() if old != new]
     if differing:
         raise JournalError(

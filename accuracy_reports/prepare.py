@@ -17,7 +17,7 @@ import torch
 
 from accuracy_reports import record
 from accuracy_reports.environment import describe_environment
-from accuracy_reports.journal import JOURNAL, Header, Question, read_header
+from accuracy_reports.journal import JOURNAL, Header, Question, read_header, refuse_differences
 from accuracy_reports.logits import LogitsForm, dequantized_from, find_logits
 from accuracy_reports.programs import tensors_of
 from accuracy_reports.record import FLOAT, INT8, ONNX_RUNTIME, OURS
@@ -142,13 +142,22 @@ class _Preparation:
         return setup, Header(question, model, environment, {} if self.is_bundle else made, request.shard)
 
     def _made_before(self) -> frozenset[str]:
-        """Returns the files in the folder that are what this run would make."""
+        """Returns the files in the folder that are what this run would make.
+
+        Raises:
+            JournalError: the folder is of another run.
+        """
         known = self.known
         if known is None:
             return frozenset()
-        theirs = (known.question.sha256, known.question.engine, known.question.batch, known.model.target)
-        if theirs != (self.sha256, self.engine, self.batch, self.target):
-            return frozenset()
+        pairs: dict[str, tuple[object, object]] = {
+            "the model files": (known.question.sha256, self.sha256),
+            "--engine": (known.question.engine, self.engine),
+            "--batch": (known.question.batch, self.batch),
+            "--target": (known.model.target, self.target),
+        }
+        # Before anything in the folder of another run is made anew.
+        refuse_differences(pairs, self.folder / JOURNAL)
         paths = {name: self.folder / name for name in known.made}
         return frozenset(name for name, path in paths.items() if path.is_file() and sha256_of(path) == known.made[name])
 
