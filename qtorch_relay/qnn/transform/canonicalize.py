@@ -7,6 +7,7 @@ per op family.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from qtorch_relay._tvm import Op, mutator, relax, tvm
@@ -22,6 +23,10 @@ class CanonicalizeOps:
     After:  lv = R.multiply(R.astype(R.subtract(R.astype(x, "int32"), 3), "float32"), 0.5)
     """
 
+    def __init__(self, keep: Callable[[Operands], bool] = lambda _: False) -> None:
+        """keep: calls for which it is true stay as they are; none by default."""
+        self.keep = keep
+
     if TYPE_CHECKING:  # TVM's decorator makes the class a pass, which is called with a module
 
         def __call__(self, mod: Any) -> Any:
@@ -29,7 +34,7 @@ class CanonicalizeOps:
 
     def transform_module(self, mod: Any, _context: Any) -> Any:
         """Returns the module without qnn ops."""
-        rewriter = _Canonicalizer(mod)
+        rewriter = _Canonicalizer(mod, self.keep)
         for global_var, function in mod.functions_items():
             if isinstance(function, relax.Function):
                 rewriter.builder_.update_func(global_var, rewriter.visit_expr(function))
@@ -38,8 +43,13 @@ class CanonicalizeOps:
 
 @mutator
 class _Canonicalizer(relax.PyExprMutator):
+    def __init__(self, mod: Any, keep: Callable[[Operands], bool]) -> None:
+        super().__init__(mod)
+        self._keep = keep
+
     def visit_call_(self, call: Any) -> Any:
         call = self.visit_expr_post_order(call)
         if not isinstance(call.op, Op) or call.op.name not in OPS:
             return call
-        return self.builder_.normalize(RULES[call.op.name](Operands(call)))
+        operands = Operands(call)
+        return call if self._keep(operands) else self.builder_.normalize(RULES[call.op.name](operands))

@@ -1,0 +1,148 @@
+"""Ops on single elements: most have the same name and meaning in Relay."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from qtorch_relay.relay.forms.common import attributes, dtype_of, number
+from qtorch_relay.relay.registry import relax_form
+from qtorch_relay.relay.writer import Writer
+
+FLOAT_ROUNDING = "no code; floats differ by the rounding of Relay's own function"
+# Relax's op: Relay's.
+SAME = {
+    "add": "add",
+    "subtract": "subtract",
+    "multiply": "multiply",
+    "divide": "divide",
+    "floor_divide": "floor_divide",
+    "maximum": "maximum",
+    "minimum": "minimum",
+    "left_shift": "left_shift",
+    "right_shift": "right_shift",
+    "bitwise_and": "bitwise_and",
+    "logical_and": "logical_and",
+    "logical_or": "logical_or",
+    "logical_xor": "logical_xor",
+    "logical_not": "logical_not",
+    "equal": "equal",
+    "not_equal": "not_equal",
+    "less": "less",
+    "less_equal": "less_equal",
+    "greater": "greater",
+    "greater_equal": "greater_equal",
+    "abs": "abs",
+    "negative": "negative",
+    "sqrt": "sqrt",
+    "floor": "floor",
+    "ceil": "ceil",
+    "trunc": "trunc",
+    "sign": "sign",
+    "isnan": "isnan",
+    "where": "where",
+    "nn.relu": "nn.relu",
+}
+# The same, but each library has its own approximation.
+FLOAT_FUNCTIONS = {
+    "exp": "exp",
+    "log": "log",
+    "sin": "sin",
+    "cos": "cos",
+    "erf": "erf",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+    "power": "power",
+    "rsqrt": "rsqrt",
+}
+
+
+def _write_same(name: str, writer: Writer, call: Any) -> str:
+    return writer.op(name, *(writer.operand(argument) for argument in call.args))
+
+
+for _relax, _relay in SAME.items():
+    relax_form(f"relax.{_relax}", becomes=f"`{_relay}`")(partial(_write_same, _relay))
+for _relax, _relay in FLOAT_FUNCTIONS.items():
+    relax_form(f"relax.{_relax}", becomes=f"`{_relay}`", cost=FLOAT_ROUNDING)(partial(_write_same, _relay))
+for _name in ("tanh", "sigmoid"):
+    relax_form(f"torch.{_name}", becomes=f"`{_name}`", cost=FLOAT_ROUNDING)(partial(_write_same, _name))
+
+
+@relax_form("relax.astype", becomes="`cast`")
+def astype(writer: Writer, call: Any) -> str:
+    """cast"""
+    return writer.op("cast", writer.operand(call.args[0]), dtype=dtype_of(call))
+
+
+@relax_form("relax.clip", becomes="`clip`")
+def clip(writer: Writer, call: Any) -> str:
+    """clip, whose bounds are attributes."""
+    data, low, high = call.args
+    return writer.op("clip", writer.operand(data), a_min=float(number(low)), a_max=float(number(high)))
+
+
+@relax_form("relax.round", becomes="`round`, and `round(x / 2) * 2` where x lies half way: ties to even")
+def round_to_even(writer: Writer, call: Any) -> str:
+    """Relay's round takes ties away from zero (0.17), or to even (other releases): both give the same here.
+
+    Half of a tie k + 1/2 is no tie, so round(x / 2) * 2 is the even neighbour whatever round does with ties. The clip
+    changes nothing, and keeps LLVM from fusing a product in x into the subtraction.
+    """
+    dtype = dtype_of(call)
+    greatest = float(np.finfo(dtype).max)
+    half, two = (writer.constant(np.asarray(value, dtype)) for value in (0.5, 2.0))
+    value = writer.emit(writer.op("clip", writer.operand(call.args[0]), a_min=-greatest, a_max=greatest))
+    whole = writer.emit(writer.op("trunc", value))
+    distance = writer.emit(writer.op("abs", writer.emit(writer.op("subtract", value, whole))))
+    tie = writer.emit(writer.op("equal", distance, half))
+    even = writer.emit(writer.op("multiply", writer.emit(writer.op("round", writer.op("multiply", value, half))), two))
+    nearest = writer.emit(writer.op("round", value))
+    return writer.op("where", tie, even, nearest)
+
+
+@relax_form(
+    "torch.fma",
+    becomes="`multiply` and `add` in float64, cast",
+    cost="none in codes: the sum is rounded to 53 bits, then to 24, which differs once in 2**29 sums, by the last bit",
+)
+def fused_multiply_add(writer: Writer, call: Any) -> str:
+    """The product of two float32 is exact in float64."""
+    a, b, c = (writer.emit(writer.op("cast", writer.operand(argument), dtype="float64")) for argument in call.args)
+    product = writer.emit(writer.op("multiply", a, b))
+    return writer.op("cast", writer.emit(writer.op("add", product, c)), dtype="float32")
+
+
+@relax_form("torch.silu", "relax.nn.silu", becomes="`sigmoid`, `multiply`", cost=FLOAT_ROUNDING)
+def silu(writer: Writer, call: Any) -> str:
+    """x * sigmoid(x)"""
+    x = writer.operand(call.args[0])
+    return writer.op("multiply", x, writer.emit(writer.op("sigmoid", x)))
+
+
+@relax_form("torch.gelu", "relax.nn.gelu", becomes="`erf` and plain ops", cost=FLOAT_ROUNDING)
+def gelu(writer: Writer, call: Any) -> str:
+    """x / 2 * (1 + erf(x / sqrt(2)))"""
+    x = writer.operand(call.args[0])
+    error = writer.emit(writer.op("erf", writer.emit(writer.op("multiply", x, "0.70710678118654752f"))))
+    one_more = writer.emit(writer.op("add", error, "1f"))
+    return writer.op("multiply", writer.emit(writer.op("multiply", x, "0.5f")), one_more)
+
+
+@relax_form("relax.nn.gelu_tanh", becomes="`tanh` and plain ops", cost=FLOAT_ROUNDING)
+def gelu_tanh(writer: Writer, call: Any) -> str:
+    """x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))"""
+    x = writer.operand(call.args[0])
+    square = writer.emit(writer.op("multiply", x, x))
+    cubic = writer.emit(writer.op("multiply", writer.emit(writer.op("multiply", square, x)), "0.044715f"))
+    inner = writer.emit(writer.op("multiply", writer.emit(writer.op("add", x, cubic)), "0.79788456080286536f"))
+    one_more = writer.emit(writer.op("add", writer.emit(writer.op("tanh", inner)), "1f"))
+    return writer.op("multiply", writer.emit(writer.op("multiply", x, "0.5f")), one_more)
+
+
+@relax_form("relax.nn.leakyrelu", becomes="`nn.leaky_relu`")
+def leaky_relu(writer: Writer, call: Any) -> str:
+    """nn.leaky_relu"""
+    return writer.op("nn.leaky_relu", writer.operand(call.args[0]), alpha=float(attributes(call)["alpha"]))

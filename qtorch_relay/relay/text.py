@@ -1,0 +1,143 @@
+"""to_text: a module of the dialect as Relay text, and its parameters as Relay's binary."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+
+from qtorch_relay._tvm import Call, Op, relax
+from qtorch_relay.dimensions import is_fixed
+from qtorch_relay.errors import UnsupportedOpError
+from qtorch_relay.frontend.importer import ImportedModule
+from qtorch_relay.frontend.pair import import_pair
+from qtorch_relay.generalize import dimension_names
+from qtorch_relay.lowering.rebuild import bindings_of
+from qtorch_relay.qnn.op_def import OPS, Operands
+from qtorch_relay.qnn.transform import CanonicalizeOps
+from qtorch_relay.qnn.verify import verify
+from qtorch_relay.relay import forms as _forms  # noqa: F401  (fills the table)
+from qtorch_relay.relay.options import Options
+from qtorch_relay.relay.params import save_params
+from qtorch_relay.relay.registry import RELAX_FORMS, find_qnn_form
+from qtorch_relay.relay.writer import Writer, tensor_type
+
+
+def to_text(
+    mod: Any, params: Any, *, exact: bool = False, rounding: str = "TONEAREST", compute_dtype: str = "float32"
+) -> tuple[str, bytes]:
+    """Returns a module as text that `tvm.relay.parse` reads, and its parameters for `tvm.relay.load_param_dict`.
+
+    Args:
+        mod: what from_pytorch returned: a module of qnn ops, before CanonicalizeOps.
+        params: its weights, by name.
+        exact: write plain Relay ops wherever a qnn op of Relay would round otherwise than PyTorch. The default keeps
+            the qnn ops that a toolchain looks for; relay.registry says op by op what that costs.
+        rounding: of qnn.requantize, "UPWARD" or "TONEAREST".
+        compute_dtype: what qnn.requantize multiplies in, "float32", "float64" or "int64".
+
+    Raises:
+        UnsupportedOpError: ops have no form in Relay; the message lists all of them.
+        InvalidInputError: mod and params are no pair of from_pytorch, or an option has no such value.
+    """
+    return imported_text(import_pair((mod, params)), Options(exact, rounding, compute_dtype))
+
+
+def imported_text(imported: ImportedModule, options: Options) -> tuple[str, bytes]:
+    """Returns the text and the parameters of an imported module; to_text has the arguments."""
+    _refuse_named_dimensions(imported.mod)
+    verify(imported.mod)
+    mod = CanonicalizeOps(keep=lambda operands: find_qnn_form(operands, exact=options.exact) is not None)(imported.mod)
+    main = mod["main"]
+    _refuse_unwritable(mod)
+    count = int(main.attrs["num_input"]) if main.attrs and "num_input" in main.attrs else len(main.params)
+    inputs = {str(param.name): tensor_type(param.ty.shape.values, str(param.ty.dtype)) for param in main.params[:count]}
+    writer = Writer(inputs, imported.params, options)
+    bindings = bindings_of(main)
+    for binding, layer in zip(bindings, _layers(bindings), strict=True):
+        writer.layer = layer
+        writer.bind(binding.var, _value(writer, binding.value, options), f"{binding.var.name}: {_type(binding.var)}")
+    return writer.text(main.body.body, _types(main.body.body)), save_params(writer.params)
+
+
+def _layers(bindings: list[Any]) -> list[str]:
+    """Returns the layer that each binding is part of: the next value that has a name of the model's."""
+    names: list[str] = []
+    layer = "output"
+    for binding in reversed(bindings):
+        name = str(binding.var.name)
+        if not (name.startswith(("lv", "gv")) and name[2:].isdigit()) and name not in ("lv", "gv"):
+            layer = name
+        names.append(layer)
+    return names[::-1]
+
+
+def _value(writer: Writer, expr: Any, options: Options) -> str:
+    if not isinstance(expr, Call):
+        return writer.operand(expr)
+    name = str(expr.op.name)
+    if name not in OPS:
+        return RELAX_FORMS[name].write(writer, expr)
+    operands = Operands(expr)
+    form = find_qnn_form(operands, exact=options.exact)
+    assert form is not None
+    return form.write(writer, operands)
+
+
+def _refuse_named_dimensions(mod: Any) -> None:
+    names = dimension_names(mod)
+    if names:
+        raise UnsupportedOpError(
+            f"the size {', '.join(names)} is a name; Relay text is for fixed sizes: give it as a number"
+        )
+
+
+def _refuse_unwritable(mod: Any) -> None:
+    """Raises UnsupportedOpError with all that has no form, how often and where first."""
+    found: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    bindings = bindings_of(mod["main"])
+    for binding, layer in zip(bindings, _layers(bindings), strict=True):
+        name = _unwritable(binding.value)
+        if name:
+            found[name] += 1
+            first.setdefault(name, layer)
+    if found:
+        lines = [f"  {name} ({count} times, first in {first[name]})" for name, count in sorted(found.items())]
+        raise UnsupportedOpError(
+            "the model has ops that have no form in Relay:\n" + "\n".join(lines) + "\nkeep such parts in PyTorch, outside "
+            "the exported module; what else the model has can be exported"
+        )
+
+
+def _unwritable(expr: Any) -> str:
+    """Returns the name of what an expression calls, if that has no form; "" if it has one."""
+    if isinstance(expr, relax.Var | relax.Tuple | relax.TupleGetItem) or not isinstance(expr, Call):
+        return "if (a branch on data)" if isinstance(expr, relax.If) else ""
+    if not isinstance(expr.op, Op):
+        return f"a call of {expr.op}"
+    name = str(expr.op.name)
+    if name == "relax.call_tir":
+        return str(expr.args[0].name_hint)
+    return "" if name in OPS or name in RELAX_FORMS else name.removeprefix("relax.").removeprefix("torch.")
+
+
+def _type(expr: Any) -> str:
+    ty = expr.ty
+    if hasattr(ty, "fields"):
+        return f"({', '.join(_short(field) for field in ty.fields)})"
+    return _short(ty)
+
+
+def _short(ty: Any) -> str:
+    return f"{ty.dtype}[{', '.join(str(int(extent)) for extent in ty.shape.values if is_fixed(extent))}]"
+
+
+def _types(expr: Any) -> str:
+    ty = expr.ty
+    if hasattr(ty, "fields"):
+        written = [tensor_type(field.shape.values, str(field.dtype)) for field in ty.fields]
+        return f"({', '.join(written)}{',' if len(written) == 1 else ''})"
+    return tensor_type(ty.shape.values, str(ty.dtype))
+
+
