@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from qtorch_relay._version import __version__
 
 if TYPE_CHECKING:
-    from qtorch_relay import qnn
+    from qtorch_relay import qnn, relay
     from qtorch_relay.errors import QTorchRelayError
     from qtorch_relay.frontend.supported import supported_ops
     from qtorch_relay.pipeline import compile, from_pytorch
@@ -41,6 +41,7 @@ __all__ = [
     "from_pytorch",
     "load",
     "qnn",
+    "relay",
     "set_num_threads",
     "supported_ops",
     "targets",
@@ -48,8 +49,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "qnn":
-        return importlib.import_module("qtorch_relay.qnn")
+    if name in ("qnn", "relay"):
+        return importlib.import_module(f"qtorch_relay.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'qtorch_relay' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name]), name)

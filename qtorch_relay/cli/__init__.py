@@ -7,7 +7,7 @@ import warnings
 
 import typer
 
-from qtorch_relay.cli import accuracy, bench, demo, info, model, run
+from qtorch_relay.cli import accuracy, bench, demo, export_relay, info, model, run
 from qtorch_relay.errors import PortablePathWarning, QTorchRelayError
 
 USER_ERROR_STATUS = 2
@@ -23,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+NAMES = {"import_model": "import", "compile_model": "compile", "export_relay": "export-relay"}
 for command in (
     demo.demo,
     info.ops,
@@ -34,9 +35,10 @@ for command in (
     bench.bench,
     accuracy.accuracy,
     accuracy.merge,
+    export_relay.export_relay,
 ):
     app.command(
-        name={"import_model": "import", "compile_model": "compile"}.get(command.__name__, command.__name__),
+        name=NAMES.get(command.__name__, command.__name__),
         rich_help_panel=None,
     )(command)
 

@@ -14,8 +14,8 @@ COMPUTE_DTYPES = ("float32", "float64", "int64")
 class Options:
     """exact: plain Relay ops where a qnn op would round otherwise than PyTorch.
 
-    rounding: qnn.requantize's, "UPWARD" (ties towards +inf) or "TONEAREST" (ties away from zero); compute_dtype: what it
-    multiplies in.
+    rounding: qnn.requantize's, "UPWARD" (ties towards +inf) or "TONEAREST" (ties away from zero).
+    compute_dtype: what it multiplies in.
     """
 
     exact: bool = False

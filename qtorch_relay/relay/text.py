@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-
 from qtorch_relay._tvm import Call, Op, relax
 from qtorch_relay.dimensions import is_fixed
 from qtorch_relay.errors import UnsupportedOpError
@@ -105,7 +104,9 @@ def _refuse_unwritable(mod: Any) -> None:
     if found:
         lines = [f"  {name} ({count} times, first in {first[name]})" for name, count in sorted(found.items())]
         raise UnsupportedOpError(
-            "the model has ops that have no form in Relay:\n" + "\n".join(lines) + "\nkeep such parts in PyTorch, outside "
+            "the model has ops that have no form in Relay:\n"
+            + "\n".join(lines)
+            + "\nkeep such parts in PyTorch, outside "
             "the exported module; what else the model has can be exported"
         )
 
@@ -139,5 +140,3 @@ def _types(expr: Any) -> str:
         written = [tensor_type(field.shape.values, str(field.dtype)) for field in ty.fields]
         return f"({', '.join(written)}{',' if len(written) == 1 else ''})"
     return tensor_type(ty.shape.values, str(ty.dtype))
-
-

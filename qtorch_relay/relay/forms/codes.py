@@ -64,8 +64,10 @@ def _direct(writer: Writer, operands: Operands, attributes: Sequence[str]) -> st
     return direct(writer, operands, attributes)
 
 
-_CONV = ("strides", "padding", "dilation", "groups", "channels", "kernel_size", "data_layout", "kernel_layout")
-_CONV = (*_CONV, "out_layout", "out_dtype")
+_CONV = (
+    *("strides", "padding", "dilation", "groups", "channels", "kernel_size", "data_layout", "kernel_layout"),
+    *("out_layout", "out_dtype"),
+)
 
 relay_form("qnn.conv2d", attributes=_CONV, applies=lambda operands: operands.attrs["accumulation"] == "s32")
 qnn_form(
@@ -122,7 +124,9 @@ def dense(writer: Writer, operands: Operands) -> str:
     if len(shape) == 2:
         return direct(writer, operands, ("units", "out_dtype"))
     rows = math.prod(shape[:-1])
-    data = writer.emit(writer.op("reshape", writer.operand(operands["data"]), newshape=[rows, shape[-1]], allowzero=False))
+    data = writer.emit(
+        writer.op("reshape", writer.operand(operands["data"]), newshape=[rows, shape[-1]], allowzero=False)
+    )
     product = writer.emit(direct(writer, operands, ("units", "out_dtype"), {"data": data}))
     return writer.op("reshape", product, newshape=[*shape[:-1], units], allowzero=False)
 
@@ -130,8 +134,17 @@ def dense(writer: Writer, operands: Operands) -> str:
 # ---- PyTorch's arithmetic, as the nearest of Relay's
 
 
-@qnn_form("qnn.quantize", arithmetics=("fused", "rounded"), becomes="`qnn.quantize`", cost=TIES,
-          applies=lambda operands: operands.attrs["out_dtype"] != "int32" and _all_constant("output_scale")(operands))  # fmt: skip
+def _quantizes_to_8_bits(operands: Operands) -> bool:
+    return operands.attrs["out_dtype"] != "int32" and is_constant(operands["output_scale"])
+
+
+@qnn_form(
+    "qnn.quantize",
+    arithmetics=("fused", "rounded"),
+    becomes="`qnn.quantize`",
+    cost=TIES,
+    applies=_quantizes_to_8_bits,
+)
 def quantize(writer: Writer, operands: Operands) -> str:
     """clamp(half_away(x / scale) + zero_point)"""
     return direct(writer, operands, ("axis", "out_dtype"))
@@ -141,8 +154,8 @@ def quantize(writer: Writer, operands: Operands) -> str:
     "qnn.requantize",
     arithmetics=PYTORCH_REQUANTIZE,
     becomes="`nn.bias_add` of an int32 bias (if there is one), `qnn.requantize`",
-    cost="the float bias is rounded to a multiple of input_scale * kernel_scale: codes within half of one of a rounding "
-    "tie, about (input_scale * kernel_scale / output_scale) / 4 of them; ties go away from zero",
+    cost="the float bias is rounded to a multiple of input_scale * kernel_scale: codes that near to a "
+    "rounding tie, about (input_scale * kernel_scale / output_scale) / 4 of them; ties go away from zero",
     applies=_all_constant("input_scale", "output_scale", "output_zero_point"),
 )
 def requantize(writer: Writer, operands: Operands) -> str:
@@ -263,4 +276,3 @@ def clamp(writer: Writer, operands: Operands) -> str:
 def lookup(writer: Writer, operands: Operands) -> str:
     """table[code - least code]"""
     return table_of(writer, writer.operand(operands["data"]), operands.dtype("data"), operands.constant("table"))
-

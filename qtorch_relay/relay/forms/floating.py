@@ -28,7 +28,9 @@ def _along_axis(writer: Writer, call: Any, name: str) -> str:
     return writer.op(name, writer.operand(call.args[0]), axis=axis)
 
 
-@relax_form("torch.layer_norm", "torch.layer_norm_weighted", becomes="`mean`, `variance`, plain ops", cost=ANOTHER_ORDER)
+@relax_form(
+    "torch.layer_norm", "torch.layer_norm_weighted", becomes="`mean`, `variance`, plain ops", cost=ANOTHER_ORDER
+)
 def layer_norm(writer: Writer, call: Any) -> str:
     """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimensions, as many as the bias has."""
     data, bias, *weight = call.args

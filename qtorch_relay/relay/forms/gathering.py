@@ -74,5 +74,3 @@ def table_of(writer: Writer, codes: str, dtype: str, table: np.ndarray[Any, Any]
     if dtype == "int8":
         index = writer.emit(writer.op("add", index, "128"))
     return writer.op("take", writer.constant(table, "table"), index, batch_dims=0, axis=0, mode="clip")
-
-

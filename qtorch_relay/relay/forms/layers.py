@@ -125,7 +125,9 @@ def _reshaped(writer: Writer, text: str, shape: tuple[int, ...], goal: tuple[int
     return writer.op("reshape", writer.emit(text), newshape=list(goal), allowzero=False)
 
 
-@relax_form("torch.pair_saturated_sums", becomes="a `strided_slice` for every tap of the kernel, `multiply`, `add`, `clip`")
+@relax_form(
+    "torch.pair_saturated_sums", becomes="a `strided_slice` for every tap of the kernel, `multiply`, `add`, `clip`"
+)
 def pair_saturated_sums(writer: Writer, call: Any) -> str:
     """FBGEMM's depthwise sums: the products of each two consecutive taps saturate to int16.
 

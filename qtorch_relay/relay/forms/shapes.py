@@ -54,7 +54,9 @@ def slice_scatter(writer: Writer, call: Any) -> str:
     source[places], inside[places] = np.arange(len(places)), True
     shape = [extent if dim == axis else 1 for dim in range(len(static_shape(data)))]
     spread = writer.emit(
-        writer.op("take", writer.operand(update), writer.constant(source, "places"), batch_dims=0, axis=axis, mode="clip")
+        writer.op(
+            "take", writer.operand(update), writer.constant(source, "places"), batch_dims=0, axis=axis, mode="clip"
+        )
     )
     return writer.op("where", writer.constant(inside.reshape(shape), "inside"), spread, writer.operand(data))
 
