@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from qtorch_relay.capture.graph import Block, Graph, GraphInput, Node, Operand, Value
 from qtorch_relay.capture.reference import ReferenceRun
+from qtorch_relay.qparams import PerTensor, QuantizedTensor
 
 GIVEN = ".given"
 
@@ -42,6 +43,11 @@ def cut_every_float(graph: Graph, reference: ReferenceRun) -> Cut:
     return _cut(graph, reference, lambda node: True)
 
 
+def cut_every_value(graph: Graph, reference: ReferenceRun) -> Cut:
+    """Returns the graph in which every op reads PyTorch's floats and codes, so that each op stands alone."""
+    return _cut(graph, reference, lambda node: True, codes=True)
+
+
 def cut_at_quantization(graph: Graph, reference: ReferenceRun) -> Cut:
     """Returns the graph in which whatever makes codes of floats reads PyTorch's, so that no code moves at a tie."""
     return _cut(graph, reference, makes_codes)
@@ -52,9 +58,11 @@ def makes_codes(node: Node) -> bool:
     return node.name.startswith(("aten::quantize_per_", "quantized::"))
 
 
-def _cut(graph: Graph, reference: ReferenceRun, is_cut: Callable[[Node], bool]) -> Cut:
+def _cut(graph: Graph, reference: ReferenceRun, is_cut: Callable[[Node], bool], *, codes: bool = False) -> Cut:
+    """codes: cut tensors that are quantized per tensor too, not floats alone."""
     inputs = {item.value.name for item in graph.inputs}
     given: dict[str, npt.NDArray[Any]] = {}
+    qparams: dict[str, PerTensor] = {}
 
     def operand(value: Operand) -> Operand:
         if isinstance(value, list | tuple):
@@ -62,7 +70,9 @@ def _cut(graph: Graph, reference: ReferenceRun, is_cut: Callable[[Node], bool]) 
         if not isinstance(value, Value) or value.name in inputs:
             return value
         array = reference.values.get(value.name)
-        if not isinstance(array, np.ndarray) or array.ndim == 0 or array.dtype.kind != "f":
+        if codes and isinstance(array, QuantizedTensor) and isinstance(array.qparams, PerTensor):
+            qparams[value.name], array = array.qparams, array.codes
+        elif not isinstance(array, np.ndarray) or array.ndim == 0 or array.dtype.kind != "f":
             return value
         given[value.name] = array
         return Value(value.name + GIVEN)
@@ -74,7 +84,10 @@ def _cut(graph: Graph, reference: ReferenceRun, is_cut: Callable[[Node], bool]) 
         return replace(node, args={name: operand(value) for name, value in node.args.items()}, blocks=blocks)
 
     nodes = tuple(rewrite(node) for node in graph.nodes)
-    added = tuple(GraphInput(Value(name + GIVEN), array.shape, str(array.dtype)) for name, array in given.items())
+    added = tuple(
+        GraphInput(Value(name + GIVEN), array.shape, str(array.dtype), qparams.get(name))
+        for name, array in given.items()
+    )
     layouts = dict(graph.layouts)
     layouts.update({name + GIVEN: layouts[name] for name in given if name in layouts})
     cut = replace(graph, inputs=(*graph.inputs, *added), nodes=nodes, layouts=layouts, arguments=())

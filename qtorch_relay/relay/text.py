@@ -8,6 +8,7 @@ from typing import Any
 from qtorch_relay._tvm import Call, Op, relax
 from qtorch_relay.dimensions import is_fixed
 from qtorch_relay.errors import UnsupportedOpError
+from qtorch_relay.frontend.context import identifier
 from qtorch_relay.frontend.importer import ImportedModule
 from qtorch_relay.frontend.pair import import_pair
 from qtorch_relay.generalize import dimension_names
@@ -50,7 +51,10 @@ def imported_text(imported: ImportedModule, options: Options) -> tuple[str, byte
     main = mod["main"]
     _refuse_unwritable(mod)
     count = int(main.attrs["num_input"]) if main.attrs and "num_input" in main.attrs else len(main.params)
-    inputs = {str(param.name): tensor_type(param.ty.shape.values, str(param.ty.dtype)) for param in main.params[:count]}
+    inputs = {
+        identifier(str(param.name)): tensor_type(param.ty.shape.values, str(param.ty.dtype))
+        for param in main.params[:count]
+    }
     writer = Writer(inputs, imported.params, options)
     bindings = bindings_of(main)
     for binding, layer in zip(bindings, _layers(bindings), strict=True):

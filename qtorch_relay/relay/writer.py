@@ -11,6 +11,7 @@ import numpy as np
 
 from qtorch_relay._tvm import constant_array, is_constant, relax
 from qtorch_relay.errors import UnsupportedOpError
+from qtorch_relay.frontend.context import identifier
 from qtorch_relay.relay.options import Options
 
 VERSION_LINE = '#[version = "0.0.5"]'
@@ -104,9 +105,9 @@ class Writer:
         return f"%{unique}"
 
     def _parameter_of(self, var: Any) -> str:
-        name = str(var.name)
+        name = identifier(str(var.name))
         if name not in self._inputs and name not in self.params:
-            self.params[name] = self._arrays[name]
+            self.params[name] = self._arrays[str(var.name)]
         return f"%{name}"
 
     # ---- the whole

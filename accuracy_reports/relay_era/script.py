@@ -1,0 +1,68 @@
+"""Runs one program with a Relay-era TVM; a script for that TVM's interpreter, which knows nothing of ours.
+
+Usage: PYTHON script.py JOB.json RESULT.npz
+
+JOB.json: {"inputs": INPUTS.npz, "opt_level": n} and either {"text", "params"}, files of Relay text and its parameters, or
+{"torchscript"}, a file for that TVM's own relay.frontend.from_pytorch.
+RESULT.npz has out0, out1, ... Prints one line of JSON: seconds of import, build and run, and the names of the ops.
+"""
+
+import json
+import os
+import sys
+import time
+
+os.environ.setdefault("TOPHUB_LOCATION", "NONE")  # no download of pre-tuned schedules
+
+import numpy as np
+import tvm
+from tvm import relay
+from tvm.contrib import graph_executor
+
+
+def read(job, inputs):
+    """Returns the module and its parameters."""
+    if "text" in job:
+        with open(job["text"]) as text, open(job["params"], "rb") as params:
+            return relay.parse(text.read()), relay.load_param_dict(params.read())
+    import torch
+
+    # an input of its own for the old importer: PyTorch 2 has what it asks for elsewhere
+    model = torch.jit.load(job["torchscript"]).eval()
+    shapes = [(name, list(array.shape)) for name, array in inputs.items()]
+    return relay.frontend.from_pytorch(model, shapes)
+
+
+def ops_of(module):
+    """Returns the names of the ops that a module calls, sorted."""
+    found = set()
+    relay.analysis.post_order_visit(
+        module["main"], lambda node: found.add(node.name) if isinstance(node, tvm.ir.Op) else None
+    )
+    return sorted(found)
+
+
+def main(job_path, result_path):
+    """Imports, type-checks, builds and runs."""
+    with open(job_path) as file:
+        job = json.load(file)
+    inputs = dict(np.load(job["inputs"]))
+    times = [time.perf_counter()]
+    module, params = read(job, inputs)
+    module = relay.transform.InferType()(module)
+    times.append(time.perf_counter())
+    with tvm.transform.PassContext(opt_level=job["opt_level"]):
+        library = relay.build(module, target=job.get("target", "llvm"), params=params)
+    times.append(time.perf_counter())
+    executor = graph_executor.GraphModule(library["default"](tvm.cpu()))
+    for name, array in inputs.items():
+        executor.set_input(name, array)
+    executor.run()
+    times.append(time.perf_counter())
+    np.savez(result_path, **{f"out{i}": executor.get_output(i).numpy() for i in range(executor.get_num_outputs())})
+    seconds = dict(zip(("import", "build", "run"), (b - a for a, b in zip(times, times[1:]))))
+    print(json.dumps({"seconds": seconds, "ops": ops_of(module)}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
