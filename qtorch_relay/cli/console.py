@@ -39,7 +39,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 def note(text: str) -> None:
     """Prints a line on standard error."""
-    console(stderr=True).print(text, markup=False)
+    console(stderr=True).print(text, markup=False, soft_wrap=True)
 
 
 @contextmanager
