@@ -137,6 +137,11 @@ class Node:
         """The op without its overload: "aten::add" for "aten::add.Tensor"."""
         return self.op.split(".")[0]
 
+    @property
+    def function(self) -> str:
+        """The op's name alone, the same in place or not: "add" for "aten::add_.Tensor"."""
+        return self.name.split("::")[1].rstrip("_")
+
 
 @dataclass(frozen=True, eq=False)
 class GraphInput:

@@ -12,7 +12,7 @@ from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops import arithmetic_int32
 from qtorch_relay.frontend.ops.accumulator import clamp_below_zero
 from qtorch_relay.frontend.ops.table import emit_table
-from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.registry import converter_of
 from qtorch_relay.frontend.values import QuantizedValue
 from qtorch_relay.qnn import add, mul
 from qtorch_relay.qparams import PerTensor
@@ -51,8 +51,13 @@ def _out_qparams(context: ImportContext, node: Node, operand: QuantizedValue) ->
     return out.qparams
 
 
-@converter("quantized::add", "quantized::add_relu", lowering="qnn.add (+ maximum)", note=_TAIL)
-def quantized_add(context: ImportContext, node: Node) -> QuantizedValue:
+def _forms_with_out(function: str) -> dict[str, bool]:
+    """Returns the forms of add or mul that write to a tensor, and whether they end in a ReLU."""
+    return {f"quantized::{function}{relu}{out}": bool(relu) for relu in ("", "_relu") for out in (".out", "_out")}
+
+
+@converter_of({"quantized::add": False, "quantized::add_relu": True}, lowering="qnn.add (+ maximum)", note=_TAIL)
+def quantized_add(context: ImportContext, node: Node, relu: bool) -> QuantizedValue:
     """quantized::add(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor qc
 
     Source: aten/src/ATen/native/quantized/cpu/BinaryOps.cpp; qnnpack's own kernel where shapes and dtypes allow it.
@@ -60,25 +65,19 @@ def quantized_add(context: ImportContext, node: Node) -> QuantizedValue:
     lhs, rhs = _operands(context, node)
     output = context.output_qparams(node, lhs.qparams.dtype, "scale", "zero_point")
     fixed_point = context.engine == "qnnpack" and lhs.qparams.dtype == "uint8" and lhs.shape == rhs.shape
-    return _add(context, node, lhs, rhs, output, fixed_point=fixed_point)
+    return _activated(context, _add(context, node, lhs, rhs, output, fixed_point=fixed_point), relu)
 
 
-@converter(
-    "quantized::add.out",
-    "quantized::add_relu.out",
-    "quantized::add_out",
-    "quantized::add_relu_out",
-    lowering="qnn.add (+ maximum)",
-    note=_TAIL,
-)
-def quantized_add_out(context: ImportContext, node: Node) -> QuantizedValue:
+@converter_of(_forms_with_out("add"), lowering="qnn.add (+ maximum)", note=_TAIL)
+def quantized_add_out(context: ImportContext, node: Node, relu: bool) -> QuantizedValue:
     """quantized::add.out(Tensor qa, Tensor qb, Tensor(a!) out) -> Tensor(a!) out
 
     The result has the parameters of out; whoever uses out afterwards gets it (capture.mutation). qnnpack's kernel is
     not used.
     """
     lhs, rhs = _operands(context, node)
-    return _add(context, node, lhs, rhs, _out_qparams(context, node, lhs), fixed_point=False)
+    value = _add(context, node, lhs, rhs, _out_qparams(context, node, lhs), fixed_point=False)
+    return _activated(context, value, relu)
 
 
 def _add(
@@ -92,7 +91,7 @@ def _add(
 ) -> QuantizedValue:
     if output.dtype == "int32":
         total = arithmetic_int32.emit_add(context, lhs, rhs, output)
-        return _activated(context, node, QuantizedValue(context.emit(total, node.scope or "add"), output))
+        return QuantizedValue(context.emit(total, node.scope or "add"), output)
     factors = {}
     if fixed_point:
         factors = fixed_point_add_factors(lhs.qparams.scale, rhs.qparams.scale, output.scale).operands()
@@ -104,34 +103,28 @@ def _add(
         rounding="TONEAREST_EVEN",
         factors=factors,
     )
-    return _activated(context, node, QuantizedValue(context.emit(expr, node.scope or "add"), output))
+    return QuantizedValue(context.emit(expr, node.scope or "add"), output)
 
 
-@converter("quantized::mul", "quantized::mul_relu", lowering="qnn.mul (+ maximum)", note=_WRAPS)
-def quantized_mul(context: ImportContext, node: Node) -> QuantizedValue:
+@converter_of({"quantized::mul": False, "quantized::mul_relu": True}, lowering="qnn.mul (+ maximum)", note=_WRAPS)
+def quantized_mul(context: ImportContext, node: Node, relu: bool) -> QuantizedValue:
     """quantized::mul(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor qc
 
     Source: aten/src/ATen/native/quantized/cpu/qmul.cpp; the same on every engine.
     """
     lhs, rhs = _operands(context, node)
-    return _mul(context, node, lhs, rhs, context.output_qparams(node, lhs.qparams.dtype, "scale", "zero_point"))
+    output = context.output_qparams(node, lhs.qparams.dtype, "scale", "zero_point")
+    return _activated(context, _mul(context, node, lhs, rhs, output), relu)
 
 
-@converter(
-    "quantized::mul.out",
-    "quantized::mul_relu.out",
-    "quantized::mul_out",
-    "quantized::mul_relu_out",
-    lowering="qnn.mul (+ maximum)",
-    note=_WRAPS,
-)
-def quantized_mul_out(context: ImportContext, node: Node) -> QuantizedValue:
+@converter_of(_forms_with_out("mul"), lowering="qnn.mul (+ maximum)", note=_WRAPS)
+def quantized_mul_out(context: ImportContext, node: Node, relu: bool) -> QuantizedValue:
     """quantized::mul.out(Tensor qa, Tensor qb, Tensor(a!) out) -> Tensor(a!) out
 
     The result has the parameters of out; whoever uses out afterwards gets it (capture.mutation).
     """
     lhs, rhs = _operands(context, node)
-    return _mul(context, node, lhs, rhs, _out_qparams(context, node, lhs))
+    return _activated(context, _mul(context, node, lhs, rhs, _out_qparams(context, node, lhs)), relu)
 
 
 def _mul(
@@ -139,7 +132,7 @@ def _mul(
 ) -> QuantizedValue:
     if output.dtype == "int32":
         product = arithmetic_int32.emit_mul(lhs, rhs, output)
-        return _activated(context, node, QuantizedValue(context.emit(product, node.scope or "mul"), output))
+        return QuantizedValue(context.emit(product, node.scope or "mul"), output)
     multiplier = mul_multiplier(lhs.qparams.scale, rhs.qparams.scale, output.scale)
     expr = mul(
         lhs.expr,
@@ -149,31 +142,34 @@ def _mul(
         rounding="TONEAREST_EVEN",
         factors={"multiplier": multiplier},
     )
-    return _activated(context, node, QuantizedValue(context.emit(expr, node.scope or "mul"), output))
+    return QuantizedValue(context.emit(expr, node.scope or "mul"), output)
 
 
-def _activated(context: ImportContext, node: Node, value: QuantizedValue) -> QuantizedValue:
-    return clamp_below_zero(context, value) if "_relu" in node.name else value
+def _activated(context: ImportContext, value: QuantizedValue, relu: bool) -> QuantizedValue:
+    return clamp_below_zero(context, value) if relu else value
 
 
-def _names(function: str) -> tuple[str, ...]:
-    """Returns every form of add or mul with a number."""
-    overloads = [f"quantized::{function}{relu}.{form}" for relu in ("", "_relu") for form in _OVERLOADS]
-    legacy = [f"quantized::{function}_scalar{relu}{out}" for relu in ("", "_relu") for out in ("", "_out")]
-    return (*overloads, *legacy)
+def _forms_with_number(function: str) -> dict[str, str]:
+    """Returns for every form of add or mul with a number the one that computes the same; the older have no overload."""
+    forms: dict[str, str] = {}
+    for relu in ("", "_relu"):
+        same = f"quantized::{function}{relu}.Scalar"
+        forms |= {f"quantized::{function}{relu}.{form}": same for form in ("Scalar", "Scalar2", "Scalar_out")}
+        forms |= {f"quantized::{function}_scalar{relu}{out}": same for out in ("", "_out")}
+    return forms
 
 
-_OVERLOADS = ("Scalar", "Scalar2", "Scalar_out")
+# PyTorch's add_scalar_relu.Tensor calls the function of add_scalar (BinaryOps.cpp, qadd_scalar_tensor)
+_FORGETS_RELU = {f"quantized::add_scalar_relu{out}.Tensor": "quantized::add.Scalar" for out in ("", "_out")}
 
 
-@converter(
-    *_names("add"),
-    *_names("mul"),
+@converter_of(
+    _forms_with_number("add") | _forms_with_number("mul") | _FORGETS_RELU,
     lowering="qnn.lookup",
     note="mul_relu's forms with out leave out as it was when b > 0, and return a new tensor; with ours both are new. "
     "add_scalar_relu.Tensor and add_scalar_relu_out.Tensor apply no ReLU, in PyTorch and in ours",
 )
-def with_number(context: ImportContext, node: Node) -> QuantizedValue:
+def with_number(context: ImportContext, node: Node, same: str) -> QuantizedValue:
     """quantized::<op>.Scalar(Tensor qa, Scalar b) -> Tensor qc, and every other form of it
 
     PyTorch moves the scale and zero point where it can, and keeps the codes. A form with out gives out the very
@@ -184,9 +180,4 @@ def with_number(context: ImportContext, node: Node) -> QuantizedValue:
         out = context.quantized(node, "out")
         if (out.shape, out.qparams.dtype) != (value.shape, value.qparams.dtype):
             raise context.unsupported(node, f"an out of {out.qparams.dtype} {out.shape} for {value.shape}")
-    function = "add" if "::add" in node.name else "mul"
-    # PyTorch's add_scalar_relu.Tensor calls the function of add_scalar (BinaryOps.cpp, qadd_scalar_tensor)
-    forgets_relu = function == "add" and node.op.endswith(".Tensor")
-    relu = "_relu" if "_relu" in node.name and not forgets_relu else ""
-    others = {"b": context.number(node, "b")}
-    return emit_table(context, node, value, others, op=f"quantized::{function}{relu}.Scalar")
+    return emit_table(context, node, value, {"b": context.number(node, "b")}, op=same)

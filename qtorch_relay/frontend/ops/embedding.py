@@ -10,7 +10,7 @@ from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import EmbeddingParams, Node, TensorConstant
 from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.ops.moves import chosen
-from qtorch_relay.frontend.registry import UP_TO_ORDER, converter, fold
+from qtorch_relay.frontend.registry import UP_TO_ORDER, converter, converter_of, fold
 from qtorch_relay.frontend.values import TensorValue
 from qtorch_relay.kernels import EmbeddingBagSpec, build_embedding_bag
 
@@ -35,8 +35,8 @@ fold(
 )
 
 
-@converter("quantized::embedding_byte", "quantized::embedding_4bit", lowering="a loop over rows")
-def embedding(context: ImportContext, node: Node) -> TensorValue:
+@converter_of({"quantized::embedding_byte": 8, "quantized::embedding_4bit": 4}, lowering="a loop over rows")
+def embedding(context: ImportContext, node: Node, bits: int) -> TensorValue:
     """quantized::embedding_byte(EmbeddingPackedParamsBase weight, Tensor indices, bool pruned_weights=False) -> Tensor
 
     Each row is fma(scale, code, bias). Indices of one or two dimensions; one out of range raises when the program runs.
@@ -46,15 +46,17 @@ def embedding(context: ImportContext, node: Node) -> TensorValue:
     indices = _indices(context, node)
     if context.argument(node, "pruned_weights"):
         raise context.unsupported(node, "pruned_weights needs a mapping of indices, which this op does not take")
-    table, bits = _packed_table(context, node)
+    table = _packed_table(context, node, bits)
     shape = (*indices.shape, _dim(table, bits))
     return _lookup(context, node, table, bits, indices, shape=shape)
 
 
-@converter(
-    "quantized::embedding_bag_byte", "quantized::embedding_bag_4bit", lowering="a loop over bags and rows", note=_NOTE
+@converter_of(
+    {"quantized::embedding_bag_byte": 8, "quantized::embedding_bag_4bit": 4},
+    lowering="a loop over bags and rows",
+    note=_NOTE,
 )
-def embedding_bag(context: ImportContext, node: Node) -> TensorValue:
+def embedding_bag(context: ImportContext, node: Node, bits: int) -> TensorValue:
     """quantized::embedding_bag_byte(EmbeddingPackedParamsBase weight, Tensor indices, Tensor? offsets=None, bool
     scale_grad_by_freq=False, int mode=0, bool pruned_weights=False, Tensor? per_sample_weights=None, Tensor?
     compressed_indices_mapping=None, bool include_last_offset=False) -> Tensor
@@ -63,18 +65,19 @@ def embedding_bag(context: ImportContext, node: Node) -> TensorValue:
     Shapes: indices [L] with offsets [B], or indices [B, L]; output [B, D] float32.
     Source: quantized/cpu/qembeddingbag.cpp QEmbeddingBag; FBGEMM src/EmbeddingSpMDM.cc, EmbeddingSpMDMNBit.cc.
     """
-    table, bits = _packed_table(context, node)
-    return _bag(context, node, table, bits)
+    return _bag(context, node, _packed_table(context, node, bits), bits)
 
 
-@converter(
-    "quantized::embedding_bag_byte_rowwise_offsets",
-    "quantized::embedding_bag_4bit_rowwise_offsets",
-    "quantized::embedding_bag_2bit_rowwise_offsets",
+@converter_of(
+    {
+        "quantized::embedding_bag_byte_rowwise_offsets": 8,
+        "quantized::embedding_bag_4bit_rowwise_offsets": 4,
+        "quantized::embedding_bag_2bit_rowwise_offsets": 2,
+    },
     lowering="a loop over bags and rows",
     note=_NOTE,
 )
-def embedding_bag_rowwise(context: ImportContext, node: Node) -> TensorValue:
+def embedding_bag_rowwise(context: ImportContext, node: Node, bits: int) -> TensorValue:
     """quantized::embedding_bag_byte_rowwise_offsets(Tensor weight, Tensor indices, Tensor? offsets=None, bool
     scale_grad_by_freq=False, int mode=0, bool pruned_weights=False, Tensor? per_sample_weights=None, Tensor?
     compressed_indices_mapping=None, bool include_last_offset=False) -> Tensor
@@ -86,18 +89,14 @@ def embedding_bag_rowwise(context: ImportContext, node: Node) -> TensorValue:
     weight = context.tensor(node, "weight")
     if weight.dtype != "uint8" or len(weight.shape) != 2:
         raise context.unsupported(node, f"weight must be uint8 [rows, bytes], found {weight.dtype} {weight.shape}")
-    return _bag(context, node, weight, _bits_of_op(node))
+    return _bag(context, node, weight, bits)
 
 
-def _bits_of_op(node: Node) -> int:
-    return 8 if "byte" in node.name else 4 if "4bit" in node.name else 2
-
-
-def _packed_table(context: ImportContext, node: Node) -> tuple[TensorValue, int]:
+def _packed_table(context: ImportContext, node: Node, bits: int) -> TensorValue:
     params: EmbeddingParams = context.embedding_params(node)
-    if params.bits != _bits_of_op(node):
+    if params.bits != bits:
         raise context.unsupported(node, f"weight {params.name} has codes of {params.bits} bits")
-    return TensorValue(context.param(f"{params.name}_rows", params.rows)), params.bits
+    return TensorValue(context.param(f"{params.name}_rows", params.rows))
 
 
 def _dim(table: TensorValue, bits: int) -> int:

@@ -146,8 +146,7 @@ def _binary(
     expr = on_tensors(as_expr(context, lhs, dtype), as_expr(context, rhs, dtype))
     if node.name.endswith("_") and isinstance(lhs, TensorValue) and lhs.dtype != dtype:
         raise context.unsupported(node, f"an in-place result of {dtype} in {describe(lhs)}")
-    name = node.scope or node.name.split("::")[1].rstrip("_")
-    result = context.emit(expr, name)
+    result = context.emit(expr, node.scope or node.function)
     if all(operand.shape == () for operand in (lhs, rhs) if isinstance(operand, TensorValue)):
         result = _without_dimensions(context, result)
     return TensorValue(result)
@@ -229,10 +228,9 @@ Unary = Callable[[ImportContext, Node, Any], Any]
 
 def unary(context: ImportContext, node: Node, value: TensorValue) -> TensorValue:
     """Returns aten::<op>(Tensor self, ...) of a float tensor, for the ops in UNARY."""
-    function = node.name.split("::")[1].rstrip("_")
     if value.dtype not in FLOAT_DTYPES:
         raise context.unsupported(node, f"self must be a float tensor, found {describe(value)}")
-    return value.with_expr(context.emit(UNARY[function](context, node, value.expr), node.scope or function))
+    return value.with_expr(context.emit(UNARY[node.function](context, node, value.expr), node.scope or node.function))
 
 
 def _clamp_to(expr: Any, low: float | None, high: float | None) -> Any:

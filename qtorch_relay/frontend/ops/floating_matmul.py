@@ -67,7 +67,7 @@ def add_product(context: ImportContext, node: Node, sums_batch: bool) -> TensorV
     if beta != 0:
         scaled = addend.expr if beta == 1 else relax.op.multiply(addend.expr, constant(beta, lhs.dtype))
         total = relax.op.add(total, scaled)
-    return TensorValue(context.emit(total, node.scope or node.name.split("::")[1]))
+    return TensorValue(context.emit(total, node.scope or node.function))
 
 
 @converter("aten::einsum", lowering="einsum of float tensors", exact=UP_TO_ORDER)

@@ -71,7 +71,7 @@ def _conv_padding(
 def _with_bias(context: ImportContext, node: Node, name: str, expr: Any, *, rank: int, axis: int) -> TensorValue:
     if node.args[name] is not None:
         expr = relax.op.add(expr, along(float_tensor(context, node, name).expr, rank, axis))
-    return TensorValue(context.emit(expr, node.scope or node.name.split("::")[1]))
+    return TensorValue(context.emit(expr, node.scope or node.function))
 
 
 # ---- pools and means: the float forms of the converters in pooling.py

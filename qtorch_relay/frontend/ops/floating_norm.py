@@ -135,7 +135,7 @@ def _norm_by_group(context: ImportContext, node: Node, groups: int) -> TensorVal
     affine = [_optional(context, node, name) for name in ("weight", "bias")]
     weight, bias = (None if expr is None else relax.op.reshape(expr, channels) for expr in affine)
     whole = context.emit(relax.op.reshape(normal, shape))
-    return value.with_expr(emit_affine(context, whole, weight, bias, node.scope or node.name.split("::")[1]))
+    return value.with_expr(emit_affine(context, whole, weight, bias, node.scope or node.function))
 
 
 def _optional(context: ImportContext, node: Node, name: str) -> Any | None:

@@ -66,16 +66,16 @@ COMPARISONS: dict[str, Compare] = {
 }
 
 
-@converter(
-    *(f"aten::{name}.{overload}" for name in COMPARISONS for overload in ("Tensor", "Scalar")),
+@converter_of(
+    {f"aten::{name}.{form}": compare for name, compare in COMPARISONS.items() for form in ("Tensor", "Scalar")},
     lowering="comparison of real values",
 )
-def compare(context: ImportContext, node: Node) -> TensorValue | bool:
+def compare(context: ImportContext, node: Node, comparison: Compare) -> TensorValue | bool:
     """aten::<op>.Tensor(Tensor self, Tensor other) -> Tensor
 
     Of quantized tensors the real values are compared, so the parameters may differ.
     """
-    on_tensors, on_numbers = COMPARISONS[node.name.split("::")[1].rstrip("_")]
+    on_tensors, on_numbers = comparison
     lhs, rhs = _real(context, node, "self"), _real(context, node, "other")
     if not isinstance(lhs, TensorValue) and not isinstance(rhs, TensorValue):
         return on_numbers(lhs, rhs)
@@ -100,11 +100,42 @@ def _like(context: ImportContext, expr: Any, operands: tuple[Operand, Operand]) 
     return expr
 
 
+Combine = Callable[[Any, Any], Any]
+
+
+def _boolean(context: ImportContext, node: Node, name: str) -> Any:
+    """Returns an argument that must be a bool tensor."""
+    value = context.tensor(node, name)
+    if value.dtype != "bool":
+        raise context.unsupported(node, f"{name} is {describe(value)}; accepted is bool")
+    return value.expr
+
+
+def _truth(context: ImportContext, node: Node, name: str) -> Any:
+    """Returns where an argument is not 0, as a bool tensor."""
+    value = context.tensor(node, name)
+    if value.dtype == "bool":
+        return value.expr
+    zero: Number = 0
+    return relax.op.not_equal(value.expr, constant(zero, value.dtype))
+
+
 @converter_of(
     {
         "aten::logical_and": relax.op.logical_and,
         "aten::logical_or": relax.op.logical_or,
         "aten::logical_xor": relax.op.logical_xor,
+    },
+    lowering="logical op of bool tensors",
+)
+def logical(context: ImportContext, node: Node, combine: Combine) -> TensorValue:
+    """aten::logical_and(Tensor self, Tensor other) -> Tensor"""
+    lhs, rhs = (_truth(context, node, name) for name in ("self", "other"))
+    return TensorValue(context.emit(combine(lhs, rhs), node.scope or "logical"))
+
+
+@converter_of(
+    {
         "aten::__and__.Tensor": relax.op.logical_and,
         "aten::__or__.Tensor": relax.op.logical_or,
         "aten::bitwise_and.Tensor": relax.op.logical_and,
@@ -112,24 +143,13 @@ def _like(context: ImportContext, expr: Any, operands: tuple[Operand, Operand]) 
     },
     lowering="logical op of bool tensors",
 )
-def logical(context: ImportContext, node: Node, combine: Callable[[Any, Any], Any]) -> TensorValue:
-    """aten::logical_and(Tensor self, Tensor other) -> Tensor"""
+def bitwise(context: ImportContext, node: Node, combine: Combine) -> TensorValue:
+    """aten::bitwise_and.Tensor(Tensor self, Tensor other) -> Tensor, of bool tensors"""
     lhs, rhs = (_boolean(context, node, name) for name in ("self", "other"))
     return TensorValue(context.emit(combine(lhs, rhs), node.scope or "logical"))
 
 
-@converter("aten::logical_not", "aten::bitwise_not", lowering="logical_not of a bool tensor")
-def logical_not(context: ImportContext, node: Node) -> TensorValue:
+@converter_of({"aten::logical_not": _truth, "aten::bitwise_not": _boolean}, lowering="logical_not of a bool tensor")
+def logical_not(context: ImportContext, node: Node, read: Callable[[ImportContext, Node, str], Any]) -> TensorValue:
     """aten::logical_not(Tensor self) -> Tensor"""
-    return TensorValue(context.emit(relax.op.logical_not(_boolean(context, node, "self")), node.scope or "logical"))
-
-
-def _boolean(context: ImportContext, node: Node, name: str) -> Any:
-    """Returns an argument as a bool tensor: bitwise ops take only bool, logical ones say where it is not 0."""
-    value = context.tensor(node, name)
-    if value.dtype == "bool":
-        return value.expr
-    if not node.name.startswith("aten::logical"):
-        raise context.unsupported(node, f"{name} is {describe(value)}; accepted is bool")
-    zero: Number = 0
-    return relax.op.not_equal(value.expr, constant(zero, value.dtype))
+    return TensorValue(context.emit(relax.op.logical_not(read(context, node, "self")), node.scope or "logical"))

@@ -16,7 +16,7 @@ from qtorch_relay.capture.graph import Node
 from qtorch_relay.expressions import cast, constant
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.floating_elementwise import float_tensor
-from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.registry import converter, converter_of
 from qtorch_relay.frontend.values import TensorValue
 
 LIBRARY = "within rounding: exp, log, sin, sqrt, ... are another library's"
@@ -86,14 +86,13 @@ def _softplus(expr: Any) -> Any:
 
 
 def _convert(functions: dict[str, Function], exact: str) -> None:
-    names = [name for name in functions for name in (f"aten::{name}", f"aten::{name}_")]
+    ops = {f"aten::{name}{in_place}": function for name, function in functions.items() for in_place in ("", "_")}
 
-    @converter(*names, lowering="float function", exact=exact)
-    def unary(context: ImportContext, node: Node) -> TensorValue:
+    @converter_of(ops, lowering="float function", exact=exact)
+    def unary(context: ImportContext, node: Node, function: Function) -> TensorValue:
         """aten::<op>(Tensor self) -> Tensor"""
-        function = functions[node.name.split("::")[1].removesuffix("_")]
         value = float_tensor(context, node, "self")
-        return value.with_expr(context.emit(function(value.expr), node.scope or node.name.split("::")[1]))
+        return value.with_expr(context.emit(function(value.expr), node.scope or node.function))
 
 
 _convert(EXACT, "all engines")

@@ -11,7 +11,7 @@ from qtorch_relay.capture.graph import Node
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.concatenate import emit_concatenate
 from qtorch_relay.frontend.ops.moves import Tensor, reshaped
-from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.registry import converter, converter_of
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 
 Shape = tuple[int, ...]
@@ -25,30 +25,40 @@ def stack(context: ImportContext, node: Node) -> Tensor:
     return _joined(context, node, values, lambda shape: (*shape[:axis], 1, *shape[axis:]), axis)
 
 
-@converter("aten::hstack", "aten::vstack", "aten::dstack", "aten::column_stack", lowering="reshape, then as aten::cat")
-def stack_along(context: ImportContext, node: Node) -> Tensor:
-    """aten::hstack(Tensor[] tensors) -> Tensor
+def _at_least_vector(shape: Shape) -> Shape:
+    return shape or (1,)
 
-    hstack joins along dimension 1 (of vectors 0), vstack rows, dstack along dimension 2, column_stack columns.
-    """
-    values = context.argument(node, "tensors")
-    rank = len(values[0].shape)
-    shaped, axis = {
-        "aten::hstack": (lambda shape: shape or (1,), 0 if rank <= 1 else 1),
-        "aten::vstack": (_at_least_matrix, 0),
-        "aten::dstack": (_at_least_volume, 2),
-        "aten::column_stack": (lambda shape: (shape or (1,)) + (1,) if len(shape) < 2 else shape, 1),
-    }[node.name]
-    return _joined(context, node, values, shaped, axis)
+
+def _column(shape: Shape) -> Shape:
+    return (*_at_least_vector(shape), 1) if len(shape) < 2 else shape
 
 
 def _at_least_matrix(shape: Shape) -> Shape:
-    return shape if len(shape) >= 2 else (1, *(shape or (1,)))
+    return shape if len(shape) >= 2 else (1, *_at_least_vector(shape))
 
 
 def _at_least_volume(shape: Shape) -> Shape:
     matrix = _at_least_matrix(shape)
     return matrix if len(matrix) >= 3 else (*matrix, 1)
+
+
+_STACKS: dict[str, tuple[Callable[[Shape], Shape], int]] = {
+    "aten::hstack": (_at_least_vector, 1),
+    "aten::vstack": (_at_least_matrix, 0),
+    "aten::dstack": (_at_least_volume, 2),
+    "aten::column_stack": (_column, 1),
+}
+
+
+@converter_of(_STACKS, lowering="reshape, then as aten::cat")
+def stack_along(context: ImportContext, node: Node, stack: tuple[Callable[[Shape], Shape], int]) -> Tensor:
+    """aten::hstack(Tensor[] tensors) -> Tensor
+
+    hstack joins along dimension 1 (of vectors 0), vstack rows, dstack along dimension 2, column_stack columns.
+    """
+    values = context.argument(node, "tensors")
+    shaped, axis = stack
+    return _joined(context, node, values, shaped, min(axis, len(shaped(values[0].shape)) - 1))
 
 
 def _joined(

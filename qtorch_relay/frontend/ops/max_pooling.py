@@ -76,7 +76,7 @@ def _max_pool(context: ImportContext, node: Node, rank: int) -> Tensor:
         padding=[*padding, *after],
         dilation=dilation,
     )
-    pooled = batched.with_expr(context.emit(pool, node.scope or node.name.split("::")[1]))
+    pooled = batched.with_expr(context.emit(pool, node.scope or node.function))
     return reshaped(context, pooled, (*value.shape[:-rank], *outputs))
 
 

@@ -232,4 +232,4 @@ def _quantize(context: ImportContext, real: Any, output: PerTensor, *, axis: int
 
 
 def _named(context: ImportContext, node: Node, expr: Any, output: PerTensor) -> QuantizedValue:
-    return QuantizedValue(context.emit(expr, node.scope or node.name.split("::")[1]), output)
+    return QuantizedValue(context.emit(expr, node.scope or node.function), output)

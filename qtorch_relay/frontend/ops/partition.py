@@ -10,7 +10,7 @@ import numpy as np
 from qtorch_relay.capture.graph import Node
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.moves import Tensor, permuted, reshaped, sliced, taken, without_axis
-from qtorch_relay.frontend.registry import converter
+from qtorch_relay.frontend.registry import converter, converter_of
 
 
 @converter("aten::chunk", "aten::unsafe_chunk", lowering="strided_slice")
@@ -62,22 +62,18 @@ def tensor_split_at(context: ImportContext, node: Node) -> list[Tensor]:
     return _at(context, node, value, axis)
 
 
-@converter(
-    "aten::hsplit.int",
-    "aten::vsplit.int",
-    "aten::dsplit.int",
-    "aten::hsplit.array",
-    "aten::vsplit.array",
-    "aten::dsplit.array",
-    lowering="strided_slice",
-)
-def split_along(context: ImportContext, node: Node) -> list[Tensor]:
-    """aten::hsplit.int(Tensor self, int sections) -> Tensor[], along dimension 1 or 0; vsplit 0, dsplit 2."""
+@converter_of({"aten::hsplit.int": 1, "aten::vsplit.int": 0, "aten::dsplit.int": 2}, lowering="strided_slice")
+def split_along(context: ImportContext, node: Node, axis: int) -> list[Tensor]:
+    """aten::hsplit.int(Tensor self, int sections) -> Tensor[], along dimension 1 (of vectors 0); vsplit 0, dsplit 2"""
     value = context.any_tensor(node, "self")
-    axis = {"h": min(len(value.shape) - 1, 1), "v": 0, "d": 2}[node.name[len("aten::")]]
-    if node.op.endswith(".int"):
-        return _sections(context, value, axis, context.integer(node, "sections"))
-    return _at(context, node, value, axis)
+    return _sections(context, value, min(axis, len(value.shape) - 1), context.integer(node, "sections"))
+
+
+@converter_of({"aten::hsplit.array": 1, "aten::vsplit.array": 0, "aten::dsplit.array": 2}, lowering="strided_slice")
+def split_along_at(context: ImportContext, node: Node, axis: int) -> list[Tensor]:
+    """aten::hsplit.array(Tensor self, int[] indices) -> Tensor[]; dimensions as of split_along"""
+    value = context.any_tensor(node, "self")
+    return _at(context, node, value, min(axis, len(value.shape) - 1))
 
 
 @converter("aten::unbind.int", lowering="strided_slice + squeeze")

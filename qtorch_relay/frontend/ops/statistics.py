@@ -129,7 +129,7 @@ def _correction(context: ImportContext, node: Node) -> float:
 def _requantized(context: ImportContext, node: Node, value: QuantizedValue, real: Any) -> QuantizedValue:
     qparams = value.qparams
     codes = quantize(context.emit(real), qparams.scale, qparams.zero_point, out_dtype=qparams.dtype, arithmetic="fused")
-    return value.with_expr(context.emit(codes, node.scope or node.name.split("::")[1]))
+    return value.with_expr(context.emit(codes, node.scope or node.function))
 
 
 def _by_codes(context: ImportContext, node: Node, value: QuantizedValue, axes: Sequence[int]) -> bool:

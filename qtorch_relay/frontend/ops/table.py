@@ -25,7 +25,6 @@ def emit_table(
     table = unary_table(op or node.op, others, value.qparams, context.engine)
     if table.output_qparams == value.qparams and is_identity(table.codes):
         return value
-    function = node.name.split("::")[1].rstrip("_")
     expr = lookup(
         value.expr,
         table.codes,
@@ -33,6 +32,6 @@ def emit_table(
         value.qparams.zero_point,
         np.float32(table.output_qparams.scale),
         table.output_qparams.zero_point,
-        function,
+        node.function,
     )
-    return QuantizedValue(context.emit(expr, node.scope or function), table.output_qparams)
+    return QuantizedValue(context.emit(expr, node.scope or node.function), table.output_qparams)
