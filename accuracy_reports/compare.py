@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from accuracy_reports.cuts import Cut, cut_at_quantization, cut_every_float
 from qtorch_relay.capture.graph import Graph, Node, TensorConstant, Value
-from qtorch_relay.capture.packed import quantized_tensor
 from qtorch_relay.capture.reference import ReferenceRun, run_reference
 from qtorch_relay.capture.torchscript import CapturedModel, capture_model
 from qtorch_relay.frontend.importer import ImportedLayer, import_graph
@@ -182,7 +181,7 @@ def compare_captured(
 ) -> Comparison:
     """Compares a captured model with a reference run that was made before, so one run serves several paths."""
     graph = captured.graph
-    theirs = [_reference_value(expected) for expected in _flat(reference.output)]
+    theirs = reference.flat_outputs
     program = compile_imported(import_graph(graph), target, kernels=kernels)
     deployed = outputs = _compare_outputs(theirs, place(program).run_flat(list(inputs)))
     cut = cut_at_quantization(graph, reference)
@@ -297,18 +296,3 @@ def _compare(
         limit,
         magnitude,
     )
-
-
-def _flat(output: Any) -> list[Any]:
-    """Returns the tensors of a nested output, in the order of the compiled model's flat outputs."""
-    if isinstance(output, list | tuple):
-        return [leaf for item in output for leaf in _flat(item)]
-    if isinstance(output, dict):
-        return [leaf for item in output.values() for leaf in _flat(item)]
-    return [] if output is None else [output]
-
-
-def _reference_value(tensor: Any) -> Any:
-    if tensor.is_quantized:
-        return quantized_tensor(tensor)
-    return tensor.detach().numpy()

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import qtorch_relay as qr
 from benchmarks.network import quantized_network, random_input
 from benchmarks.results import ENGINES, Results
-from qtorch_relay.cli.layer_times import LayerTime, LayerTimes, layer_times
+from qtorch_relay.kernels.measure import host_peak_gmacs
+from qtorch_relay.runtime.layer_times import LayerTime, LayerTimes, layer_times
 
 RUNS = 30
 
@@ -20,7 +21,7 @@ def measure(models: Sequence[str], each: Callable[[], None]) -> dict[str, LayerT
         example = random_input(model, 1)
         network = quantized_network(model, ENGINES[0])
         compiled = qr.compile(network, [("x", tuple(example.shape))], engine=ENGINES[0])
-        found[model] = layer_times(compiled, [example.numpy()], RUNS)
+        found[model] = layer_times(compiled, [example.numpy()], RUNS, host_peak_gmacs(1))
         each()
     return found
 

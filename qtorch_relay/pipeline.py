@@ -4,7 +4,7 @@ module."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from qtorch_relay.frontend.importer import ENGINE_ATTRIBUTE, ImportedModule, imp
 from qtorch_relay.frontend.interface import read_interface
 from qtorch_relay.frontend.pair import import_pair
 from qtorch_relay.generalize import dimension_names, generalize, instantiate, same_cuts, same_params
+from qtorch_relay.golden import golden_by, golden_by_pytorch
 from qtorch_relay.kernels.conv2d_plan import use_tiles
 from qtorch_relay.kernels.tuning import Tuned
 from qtorch_relay.kernels.tuning import tune as find_tiles
@@ -109,7 +110,8 @@ def compile(
     Args:
         model: as in from_pytorch, or a pair (mod, params).
         input_infos: as in from_pytorch; left out for a pair.
-        target: a name of targets(), or a tvm.target.Target.
+        target: a name of targets(), a tvm.target.Target, or a list of them: programs for all are then saved in one
+        bundle, and the best one for a CPU is taken when it is loaded there.
         engine: as in from_pytorch; left out for a pair.
         kernels: False takes the portable path (canonicalization and generic code) on any target; the codes are the
         same.
@@ -117,14 +119,17 @@ def compile(
         there, None nothing. The codes are the same.
         progress: told the share of these seconds that is gone.
 
+    A target that this host cannot run gets PyTorch's own output as the golden one of its bundle.
+
     Warns: FloatModelWarning if nothing in a PyTorch model is int8; PortablePathWarning if the target has no int8
         kernels.
     """
-    resolved = target_table.resolve(target)
+    resolved = target_table.resolve_all(target)
     if tune is not None:
         _check_tuning(resolved, tune, kernels=kernels)
-    if kernels and resolved.kernels is None:
-        warnings.warn(PortablePathWarning(resolved.name), stacklevel=2)
+    for one in resolved:
+        if kernels and one.kernels is None:
+            warnings.warn(PortablePathWarning(one.name), stacklevel=2)
     if isinstance(model, tuple):
         imported = import_pair(model)
         if not dimension_names(imported.mod):
@@ -133,11 +138,32 @@ def compile(
         imported = import_model(model, input_infos, engine)
         if not _has_codes(imported.mod):
             warnings.warn(FloatModelWarning(), stacklevel=2)
-    if tune is None:
-        return compile_imported(imported, resolved, kernels=kernels)
-    tuned = _tune(imported, resolved, tune, progress)
+    if tune is not None:
+        return _compile_tuned(imported, resolved[0], tune, progress)
+    compiled = CompiledModel.joined([compile_imported(imported, one, kernels=kernels) for one in resolved])
+    if any(target_table.missing_on_host(one) is not None for one in resolved):
+        if isinstance(model, tuple):
+            compiled.golden = golden_by(compile_imported(imported, "host"))
+        else:
+            _add_golden(compiled, model, input_infos)
+    return compiled
+
+
+def _add_golden(compiled: CompiledModel, model: Any, input_infos: Any) -> None:
+    """Gives a program PyTorch's output as its golden one, or says why there is none."""
+    try:
+        compiled.golden = golden_by_pytorch(model, input_infos, compiled.interface)
+    except (RuntimeError, LookupError) as error:  # PyTorch's own: seeded indices may fit no table of the model
+        reason = str(error).splitlines()[0]
+        compiled.report["messages"].append(f"no self-test: PyTorch fails on the seeded inputs for it ({reason})")
+
+
+def _compile_tuned(
+    imported: ImportedModule, target: Target, seconds: float, progress: Callable[[float], None]
+) -> CompiledModel:
+    tuned = _tune(imported, target, seconds, progress)
     with use_tiles(tuned.tiles):
-        compiled = compile_imported(imported, resolved, kernels=kernels)
+        compiled = compile_imported(imported, target)
     compiled.report["messages"].append(
         f"tuning: {tuned.changed} of {tuned.layers} distinct layers take other tiles than planned; "
         f"{tuned.timed} choices timed in {tuned.seconds:.0f} s, the others are known from before or were not reached"
@@ -145,8 +171,11 @@ def compile(
     return compiled
 
 
-def _check_tuning(target: Target, seconds: float, *, kernels: bool) -> None:
-    """Refuses to tune what has no kernels, cannot run here, or for a time that is none."""
+def _check_tuning(targets: Sequence[Target], seconds: float, *, kernels: bool) -> None:
+    """Refuses to tune what has no kernels, cannot run here, for a time that is none, or for several targets."""
+    if len(targets) > 1:
+        raise InvalidInputError(f"tune times kernels for one target, and {len(targets)} are given; compile for each")
+    target = targets[0]
     if not seconds >= 0:
         raise InvalidInputError(f"tune is {seconds}; accepted are seconds, 0 or more")
     if not kernels or target.kernels is None:

@@ -221,19 +221,42 @@ def resolve(target: object) -> Target:
     return replace(found, machine=host_cpu().machine) if found.machine is None else found
 
 
+def resolve_all(target: object) -> tuple[Target, ...]:
+    """Returns the Targets of a list, of names with commas between them, or of whatever `resolve` takes.
+
+    Raises:
+        TargetError: as resolve does; or none is given, or one twice.
+    """
+    given = target.split(",") if isinstance(target, str) else target
+    if not isinstance(given, list | tuple):
+        return (resolve(given),)
+    found = tuple(resolve(one.strip() if isinstance(one, str) else one) for one in given)
+    if not found or len(set(found)) != len(found):
+        raise TargetError(
+            f"the targets are {', '.join(one.name for one in found) or 'none'}; give one or more, each once"
+        )
+    return found
+
+
 def missing_on_host(target: Target) -> str | None:
     """Returns what this host lacks to run a target ("the CPU flag avx512_vnni"), or None if it runs it."""
     return host_cpu().missing(target)
 
 
-def check_runnable(target: Target) -> None:
-    """Raises TargetError, naming what is missing, if this host cannot run a target.
+def why_not_runnable(target: Target) -> str | None:
+    """Returns what this host lacks to run a target, as missing_on_host does, or None if it runs it.
 
     A program may use AMX only after Linux has agreed; this asks it.
     """
     lacking = missing_on_host(target)
     if lacking is None and "amx_tile" in target.cpu_flags:
-        lacking = _why_no_tile_registers()
+        return _why_no_tile_registers()
+    return lacking
+
+
+def check_runnable(target: Target) -> None:
+    """Raises TargetError, naming what is missing, if this host cannot run a target."""
+    lacking = why_not_runnable(target)
     if lacking is None:
         return
     runnable = [row.name for row in TARGETS if missing_on_host(row) is None]

@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("qtorch_relay.expressions",),
     ("qtorch_relay.runtime", "qtorch_relay.capture", "qtorch_relay.qnn", "qtorch_relay.kernels"),
     ("qtorch_relay.frontend", "qtorch_relay.lowering"),
-    ("qtorch_relay.pipeline", "qtorch_relay.coverage", "qtorch_relay.relay"),
+    ("qtorch_relay.pipeline", "qtorch_relay.coverage", "qtorch_relay.golden", "qtorch_relay.relay"),
     ("qtorch_relay.peers",),
     ("accuracy_reports", "calibration", "qtorch_relay.demo"),
     ("qtorch_relay.cli", "qtorch_relay.__main__"),

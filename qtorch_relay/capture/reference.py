@@ -16,6 +16,7 @@ from qtorch_relay.capture.interpreter import run_node
 from qtorch_relay.capture.packed import is_packed, quantized_tensor, repack
 from qtorch_relay.capture.torchscript import CapturedModel
 from qtorch_relay.errors import InvalidInputError
+from qtorch_relay.qparams import PerTensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +31,18 @@ class ReferenceRun:
     values: dict[str, Any]
     output: Any
 
+    @property
+    def flat_outputs(self) -> list[Any]:
+        """The tensors of the output, in the order of a compiled model's flat outputs: QuantizedTensor or array."""
+        return [quantized_tensor(t) if t.is_quantized else t.detach().numpy() for t in _flat(self.output)]
+
 
 def run_reference(
     captured: CapturedModel, inputs: Sequence[Any] | Mapping[str, Any], engine: str | None = None
 ) -> ReferenceRun:
     """Returns every intermediate value of a model, computed node by node by PyTorch's kernels.
 
-    inputs: torch tensors or numpy arrays, in order or by name.
+    inputs: torch tensors or numpy arrays, in order or by name; for a quantized input, an array holds its codes.
     engine: whose kernels run; None = the engine the model was captured for. Weights are packed anew for it, so the
         result is that engine's even where the model was made under another.
     Raises: InvalidInputError if inputs differ from those the model was captured for.
@@ -119,9 +125,23 @@ def _copy(value: Any) -> Any:
     return value
 
 
+def _flat(output: Any) -> list[torch.Tensor]:
+    if isinstance(output, list | tuple | dict):
+        items = output.values() if isinstance(output, dict) else output
+        return [leaf for item in items for leaf in _flat(item)]
+    return [] if output is None else [output]
+
+
 def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
     copy: npt.NDArray[Any] = np.array(tensor.detach().numpy(), order="C", copy=True)
     return copy
+
+
+def _tensor(array: npt.NDArray[Any], qparams: PerTensor | None) -> torch.Tensor:
+    tensor = torch.from_numpy(np.array(array, order="C"))
+    if qparams is None or array.dtype != qparams.dtype:
+        return tensor
+    return torch._make_per_tensor_quantized_tensor(tensor, qparams.scale, qparams.zero_point)
 
 
 def _check_inputs(captured: CapturedModel, inputs: Sequence[Any] | Mapping[str, Any]) -> list[torch.Tensor]:
@@ -135,7 +155,8 @@ def _check_inputs(captured: CapturedModel, inputs: Sequence[Any] | Mapping[str, 
         inputs = [inputs]
     if len(inputs) != len(expected):
         raise InvalidInputError(f"{len(inputs)} inputs given; the model takes {len(expected)}: {', '.join(names)}")
-    tensors = [torch.from_numpy(np.ascontiguousarray(x)) if isinstance(x, np.ndarray) else x for x in inputs]
+    given = zip(inputs, expected, strict=True)
+    tensors = [_tensor(x, item.qparams) if isinstance(x, np.ndarray) else x for x, item in given]
     for item, tensor in zip(expected, tensors, strict=True):
         spec = InputSpec(item.value.name, item.shape, item.dtype, item.qparams)
         if tuple(tensor.shape) != item.shape or tensor.dtype != spec.torch_dtype:

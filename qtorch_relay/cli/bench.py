@@ -14,10 +14,10 @@ import typer
 
 from qtorch_relay.cli.board_options import Key, Rpc, Timeout, Tracker
 from qtorch_relay.cli.console import note, print_json, print_table, progress, working
-from qtorch_relay.cli.layer_times import LayerTimes, layer_times
 from qtorch_relay.cli.open_model import HOST, open_model, open_on_board, set_board_threads
 from qtorch_relay.cli.options import Engine, Inputs, Json, TargetName, parse_inputs, set_threads
 from qtorch_relay.errors import InvalidInputError
+from qtorch_relay.runtime.layer_times import LayerTimes, layer_times
 from qtorch_relay.runtime.model import Model
 from qtorch_relay.runtime.random_inputs import random_inputs
 from qtorch_relay.runtime.remote import choose_boards
@@ -74,7 +74,9 @@ def bench(
     compiled = open_model(model, infos, engine, target)
     arrays = _inputs_for(compiled)
     if layers:
-        _print_layers(model, layer_times(compiled, arrays, rounds), threads, as_json)
+        from qtorch_relay.kernels.measure import host_peak_gmacs
+
+        _print_layers(model, layer_times(compiled, arrays, rounds, host_peak_gmacs(threads)), threads, as_json)
         return
     calls: Calls = {OURS: lambda: compiled.run_flat(arrays)}
     missing: dict[str, str] = {}

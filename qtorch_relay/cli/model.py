@@ -86,27 +86,35 @@ def compile_model(
 
     What --tune finds is kept in $QTORCH_RELAY_CACHE_DIR, by default the user's cache folder; --tune 0 only reads it.
 
+    Several targets, as in --target arm-neon,arm-dotprod, make one bundle; the best for a CPU is taken there.
+
     Example: qtorch-relay compile resnet18.pt --input x:1,3,224,224 --target x86-avx512vnni -o resnet18.qtr
     """
     from qtorch_relay.pipeline import compile as compile_for
-    from qtorch_relay.target import resolve
+    from qtorch_relay.runtime.interface import SOURCES
+    from qtorch_relay.target import resolve_all
 
-    input_infos, resolved = parse_inputs(model, inputs), resolve(target)
+    input_infos, resolved = parse_inputs(model, inputs), resolve_all(target)
+    names = ",".join(one.name for one in resolved)
     check_output_path(output)
     if output.suffix != ".qtr":
         raise OutputPathError(f"cannot write {output}: give a bundle a name that ends in .qtr")
     start = time.perf_counter()
-    with working(f"compiling for {resolved.name}", "tuning") as tell:
+    with working(f"compiling for {names}", "tuning") as tell:
         compiled = compile_for(str(model), input_infos, resolved, engine, tune=tune, progress=tell)
         compiled.save(output)
     seconds, size_bytes = time.perf_counter() - start, output.stat().st_size
     if as_json:
-        data = {"output": str(output), "target": resolved.name, "engine": compiled.engine, "report": compiled.report}
-        print_json({**data, "seconds": seconds, "size_bytes": size_bytes})
+        reports = {variant.target.name: variant.report for variant in compiled.variants}
+        data = {"output": str(output), "target": names, "engine": compiled.engine, "report": compiled.report}
+        print_json({**data, "reports": reports, "seconds": seconds, "size_bytes": size_bytes})
         return
-    print(f"{output}: {size_bytes / 1e6:.1f} MB, target {resolved.name}, engine {compiled.engine}, {seconds:.1f} s")
-    for line in summarize_report(compiled.report):
-        print(f"  {line}")
+    print(f"{output}: {size_bytes / 1e6:.1f} MB, target {names}, engine {compiled.engine}, {seconds:.1f} s")
+    for variant in compiled.variants:
+        for line in summarize_report(variant.report):
+            print(f"  {line}" if len(resolved) == 1 else f"  {variant.target.name}: {line}")
+    if compiled.golden is not None:
+        print(f"  golden output, for the self-test: {SOURCES[compiled.golden.source]}")
 
 
 def compare(
@@ -134,7 +142,7 @@ def compare(
     Example: qtorch-relay compare resnet18.pt --input x:1,3,224,224 --target arm-neon --rpc 192.168.1.20:9090
     """
     from accuracy_reports.compare import compare_model, here
-    from qtorch_relay.cli.arrays import input_infos_of, read_arrays
+    from qtorch_relay.runtime.arrays import input_infos_of, read_arrays
     from qtorch_relay.target import check_runnable, resolve
 
     boards = choose_boards(rpc, tracker, key, timeout)

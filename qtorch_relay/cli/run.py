@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import numpy.typing as npt
 import typer
 
-from qtorch_relay.cli.arrays import are_unnamed, check_array_path, input_infos_of, read_arrays, write_arrays
 from qtorch_relay.cli.board_options import Key, Rpc, Timeout, Tracker
 from qtorch_relay.cli.console import print_json, print_table, working
 from qtorch_relay.cli.open_model import HOST, open_model, open_on_board, set_board_threads
@@ -24,6 +23,7 @@ from qtorch_relay.cli.options import (
     set_threads,
 )
 from qtorch_relay.runtime import CompiledModel, TensorSpec
+from qtorch_relay.runtime.arrays import are_unnamed, check_array_path, input_infos_of, read_arrays, write_arrays
 from qtorch_relay.runtime.remote import choose_boards
 from qtorch_relay.runtime.remote_model import RemoteModel
 from qtorch_relay.runtime.remote_session import DEFAULT_TIMEOUT_S

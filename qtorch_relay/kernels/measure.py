@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from qtorch_relay.kernels.tir import get, load, prim_func, put, registers, splat
 from qtorch_relay.kernels.x86.isas import AVX512VNNI
 
 PEAK_STEPS, PEAK_REGISTERS = 10_000, 16
+PEAK_ISA, PEAK_SAMPLES = "x86-avx512vnni", 9
 CALLS = 3  # of one measurement; the evaluator loops in C++
 
 FAR_BYTES = 8 << 20
@@ -53,6 +55,17 @@ def _evaluator(function: PrimFunc, isa: str, calls: int) -> Callable[..., Any]:
         tvm.IRModule({"kernel": function.with_attr("global_symbol", "kernel")}), target=target.resolve(isa).to_tvm()
     )
     return module.mod.time_evaluator("kernel", tvm.cpu(), number=calls, repeat=1)
+
+
+def host_peak_gmacs(num_threads: int) -> float | None:
+    """Returns what dot products reach on so many cores of this host, in 1e9 multiply-accumulates a second.
+
+    None where the host has no AVX512-VNNI.
+    """
+    if target.missing_on_host(target.resolve(PEAK_ISA)) is not None:
+        return None
+    peak = peak_timer()
+    return num_threads * 1e-9 / median(peak() for _ in range(PEAK_SAMPLES))
 
 
 def peak_timer() -> Callable[[], float]:

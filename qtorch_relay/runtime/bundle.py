@@ -1,9 +1,9 @@
 """One-file bundles (.qtr): a zip of stored members, every one of them checked before it is used. Nothing is pickled.
 
-manifest.json  versions, target, specs, tables and the sha256 of the parts; its own sha256 is the zip's comment
-lib.so         the compiled code
-weights.bin    the weights, raw, each at a multiple of 64 bytes
-golden.bin     an input and the output the program gave for it, raw
+manifest.json  versions, targets, specs, tables and the sha256 of the parts; its own sha256 is the zip's comment
+lib0.so        the compiled code for the first target; lib1.so that for the second, ...
+weights0.bin   weights, raw, each at a multiple of 64 bytes; those that the same targets use are together in a part
+golden.bin     an input and the right output for it, raw
 """
 
 from __future__ import annotations
@@ -20,21 +20,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qtorch_relay.errors import BundleError, QTorchRelayError
+from qtorch_relay.errors import BundleError, QTorchRelayError, TargetError
 from qtorch_relay.output_files import atomic_write, check_output_path
-from qtorch_relay.runtime import ffi
+from qtorch_relay.runtime import archive, ffi
+from qtorch_relay.runtime.archive import Archive
 from qtorch_relay.runtime.compiled_model import CompiledModel
-from qtorch_relay.runtime.interface import Golden, Interface
-from qtorch_relay.runtime.manifest import GOLDEN_SIZE, PART_NAMES, Manifest, Part, dump, offsets, parse
-from qtorch_relay.runtime.random_inputs import random_inputs
-from qtorch_relay.runtime.specs import TensorSpec, empty_aligned
-from qtorch_relay.target import check_runnable, missing_on_host
-
-_MANIFEST = "manifest.json"
-_COMMENT = b"qtorch_relay sha256:"
-_MAX_MANIFEST_BYTES = 64 << 20
-_READ_BYTES = 4 << 20
-_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+from qtorch_relay.runtime.golden import GOLDEN_SIZE, golden_inputs
+from qtorch_relay.runtime.interface import HOST_PROGRAM, PROGRAM, Golden, Interface
+from qtorch_relay.runtime.manifest import GOLDEN, Manifest, Part, VariantEntry, Weight, aligned_size, offsets
+from qtorch_relay.runtime.specs import TensorSpec
+from qtorch_relay.runtime.variants import choose
+from qtorch_relay.target import missing_on_host
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,37 +60,46 @@ class _LoadedProgram:
 
 
 def save(model: CompiledModel, path: Path) -> None:
-    """Writes a model as a bundle, whole or not at all."""
+    """Writes a model as a bundle, with all its variants; whole or not at all."""
     check_output_path(path)
+    if model.not_loaded:
+        raise TargetError(
+            f"cannot write {path}: the bundle this model is from also has programs for {', '.join(model.not_loaded)}, "
+            "which were not loaded; copy that file"
+        )
     golden = model.golden or _make_golden(model)
-    weights = list(model.weights.items())
-    weight_specs = tuple(TensorSpec(name, array.shape, str(array.dtype)) for name, array in weights)
-    golden_arrays = [] if golden is None else [*golden.inputs, *golden.outputs]
     golden_specs = () if golden is None else model.interface.tensors_at(GOLDEN_SIZE)
-    contents = {
-        "lib.so": model.program.library(),
-        "weights.bin": _pack(weight_specs, [array for _, array in weights]),
-        "golden.bin": _pack(golden_specs, golden_arrays),
-    }
+    golden_arrays = [] if golden is None else [*golden.inputs, *golden.outputs]
+    variants = model.variants
+    contents = {f"lib{i}.so": variant.program.library() for i, variant in enumerate(variants)}
+    packed, places = _pack_weights([list(variant.weights.values()) for variant in variants])
+    contents |= packed | {GOLDEN: _pack(golden_specs, golden_arrays)}
+    entries = tuple(
+        VariantEntry(variant.interface, f"lib{i}.so", _weight_table(variant, places[i]))
+        for i, variant in enumerate(variants)
+    )
     parts = {name: Part(len(data), hashlib.sha256(data).hexdigest()) for name, data in contents.items()}
-    manifest = dump(Manifest(model.interface, weight_specs, golden is not None, parts))
-    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in {_MANIFEST: manifest, **contents}.items():
-            archive.writestr(zipfile.ZipInfo(name, _ZIP_DATE), data)
-        archive.comment = _COMMENT + hashlib.sha256(manifest).hexdigest().encode()
+    manifest = Manifest(entries, None if golden is None else golden.source, parts)
+    with atomic_write(path) as file:
+        archive.write(file, manifest, contents)
 
 
-def load(path: str | Path) -> CompiledModel:
-    """Returns the model of a bundle, after checking every part of it.
+def load(path: str | Path, target: str | None = None) -> CompiledModel:
+    """Returns the model of a bundle, after checking what is read of it.
+
+    target: the name of that of its programs which is to be loaded; None takes the most able that this CPU runs. The
+        others are not read.
 
     Raises:
         BundleError: missing, truncated, altered, not a bundle, or for another target, TVM or format version.
     """
-    path = Path(path)
-    with _naming(path):
-        [variant] = _variants(path)
-        check_runnable(variant.interface.target)
-        return CompiledModel(_LoadedProgram(variant.library), variant.weights, variant.interface, variant.golden)
+    with _open(Path(path)) as opened:
+        entries = opened.manifest.variants
+        place = choose([entry.interface.target for entry in entries], target)
+        variant = _read(opened, entries[place])
+        others = [entry.interface.target.name for entry in entries if entry is not entries[place]]
+        program = _LoadedProgram(variant.library)
+        return CompiledModel(program, variant.weights, variant.interface, variant.golden, not_loaded=others)
 
 
 def read_variants(path: str | Path) -> tuple[Variant, ...]:
@@ -103,16 +108,26 @@ def read_variants(path: str | Path) -> tuple[Variant, ...]:
     Raises:
         BundleError: missing, truncated, altered, not a bundle, or for another TVM or format version.
     """
-    path = Path(path)
-    with _naming(path):
-        return _variants(path)
+    with _open(Path(path)) as opened:
+        return tuple(_read(opened, entry) for entry in opened.manifest.variants)
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Returns what a bundle says of itself; of its parts only the names are checked.
+
+    Raises:
+        BundleError: missing, truncated, altered, not a bundle, or for another TVM or format version.
+    """
+    with _open(Path(path)) as opened:
+        return opened.manifest
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Names a bundle in whatever is wrong with it."""
+def _open(path: Path) -> Iterator[Archive]:
+    """Opens a bundle and names it in whatever is wrong with it."""
     try:
-        yield
+        with path.open("rb") as file, zipfile.ZipFile(file) as zipped:
+            yield Archive(zipped, path)
     except QTorchRelayError as error:
         raise BundleError(f"cannot load {path}: {error}") from error
     except (zipfile.BadZipFile, struct.error, NotImplementedError, ValueError, EOFError) as error:
@@ -123,74 +138,23 @@ def _naming(path: Path) -> Iterator[None]:
         raise BundleError(f"cannot load {path}: {error.strerror or error}") from error
 
 
-def _variants(path: Path) -> tuple[Variant, ...]:
-    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-        return (_read(archive, path.stat().st_size),)
+def _read(opened: Archive, entry: VariantEntry) -> Variant:
+    weights = {item.spec.name: _view(opened.part(item.part), item.spec, item.offset) for item in entry.weights}
+    return Variant(entry.interface, weights, opened.part(entry.library).tobytes(), _read_golden(opened))
 
 
-def _read(archive: zipfile.ZipFile, file_size: int) -> Variant:
-    members = _check_members(archive, file_size)
-    text = _read_member(archive, members[_MANIFEST]).tobytes()
-    if archive.comment != _COMMENT + hashlib.sha256(text).hexdigest().encode():
-        raise BundleError("it is truncated, or its manifest was altered (sha256 differs)")
-    manifest = parse(text)
-    contents = {name: _read_part(archive, members[name], manifest.parts[name]) for name in PART_NAMES}
-    weights = dict(_unpack(manifest.weights, contents["weights.bin"]))
-    if len(weights) != len(manifest.weights):
-        raise BundleError("two weights have the same name")
-    golden = _read_golden(manifest, contents["golden.bin"])
-    return Variant(manifest.interface, weights, contents["lib.so"].tobytes(), golden)
-
-
-def _check_members(archive: zipfile.ZipFile, file_size: int) -> Mapping[str, zipfile.ZipInfo]:
-    members = {info.filename: info for info in archive.infolist()}
-    expected = {_MANIFEST, *PART_NAMES}
-    if any(name.endswith("/constants.pkl") for name in members):
-        raise BundleError("it is a TorchScript file, not a bundle; compile it first")
-    if len(archive.infolist()) != len(expected) or set(members) != expected:
-        raise BundleError(f"it has the members {sorted(members)}; a bundle has {sorted(expected)}")
-    for info in members.values():
-        # A stored member is not larger than the file, so no size it states makes us allocate more than the file has.
-        if (
-            info.compress_type != zipfile.ZIP_STORED
-            or info.flag_bits & 1
-            or not info.file_size == info.compress_size <= file_size
-        ):
-            raise BundleError(f"its member {info.filename} is compressed, encrypted or larger than the file")
-    if members[_MANIFEST].file_size > _MAX_MANIFEST_BYTES:
-        raise BundleError(f"its manifest is larger than {_MAX_MANIFEST_BYTES} bytes")
-    return members
-
-
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> npt.NDArray[np.uint8]:
-    """Returns a member's bytes in aligned memory, where the weights can stay."""
-    buffer = empty_aligned((info.file_size,), "uint8")
-    done = 0
-    with archive.open(info) as member:
-        while done < info.file_size:
-            chunk = member.read(min(info.file_size - done, _READ_BYTES))
-            if not chunk:
-                raise BundleError(f"its member {info.filename} is truncated")
-            buffer[done : done + len(chunk)] = np.frombuffer(chunk, np.uint8)
-            done += len(chunk)
-    return buffer
-
-
-def _read_part(archive: zipfile.ZipFile, info: zipfile.ZipInfo, part: Part) -> npt.NDArray[np.uint8]:
-    if info.file_size != part.size_bytes:
-        raise BundleError(f"its part {info.filename} has {info.file_size} bytes, the manifest says {part.size_bytes}")
-    data = _read_member(archive, info)
-    if hashlib.sha256(data.data).hexdigest() != part.sha256:
-        raise BundleError(f"its part {info.filename} was altered (sha256 differs)")
-    return data
-
-
-def _read_golden(manifest: Manifest, data: npt.NDArray[np.uint8]) -> Golden | None:
-    if not manifest.has_golden:
+def _read_golden(opened: Archive) -> Golden | None:
+    data, specs = opened.part(GOLDEN), opened.manifest.golden_specs
+    if opened.manifest.golden is None:
         return None
-    arrays = tuple(array for _, array in _unpack(manifest.golden, data))
-    count = len(manifest.interface.inputs)
-    return Golden(arrays[:count], arrays[count:])
+    arrays = tuple(_view(data, spec, start) for spec, start in zip(specs, offsets(specs)[0], strict=True))
+    count = len(opened.manifest.variants[0].interface.inputs)
+    return Golden(arrays[:count], arrays[count:], opened.manifest.golden)
+
+
+def _view(data: npt.NDArray[np.uint8], spec: TensorSpec, start: int) -> npt.NDArray[Any]:
+    """Returns a tensor of a part, as a view of its memory."""
+    return data[start : start + spec.size_bytes].view(spec.dtype).reshape(spec.fixed_shape)
 
 
 def _pack(specs: tuple[TensorSpec, ...], arrays: Sequence[npt.NDArray[Any]]) -> bytes:
@@ -201,19 +165,42 @@ def _pack(specs: tuple[TensorSpec, ...], arrays: Sequence[npt.NDArray[Any]]) -> 
     return bytes(packed)
 
 
-def _unpack(specs: tuple[TensorSpec, ...], data: npt.NDArray[np.uint8]) -> list[tuple[str, npt.NDArray[Any]]]:
-    """Returns the tensors of a part, as views of its memory."""
-    starts, _ = offsets(specs)
-    return [
-        (spec.name, data[start : start + spec.size_bytes].view(spec.dtype).reshape(spec.fixed_shape))
-        for spec, start in zip(specs, starts, strict=True)
-    ]
+def _pack_weights(
+    variants: Sequence[Sequence[npt.NDArray[Any]]],
+) -> tuple[dict[str, bytes], list[list[tuple[str, int]]]]:
+    """Returns parts that hold each content once, and for each variant's weights the part and the place in it.
+
+    A part holds what the same variants use, so a program reads no bytes that are only another's.
+    """
+    users: dict[bytes, list[int]] = {}
+    keys = [[hashlib.sha256(np.ascontiguousarray(array).data).digest() for array in arrays] for arrays in variants]
+    for i, found in enumerate(keys):
+        for key in dict.fromkeys(found):
+            users.setdefault(key, []).append(i)
+    names = {group: f"weights{i}.bin" for i, group in enumerate(dict.fromkeys(map(tuple, users.values())))}
+    parts = {name: bytearray() for name in names.values()}
+    places: dict[bytes, tuple[str, int]] = {}
+    for arrays, found in zip(variants, keys, strict=True):
+        for array, key in zip(arrays, found, strict=True):
+            if key in places:
+                continue
+            name = names[tuple(users[key])]
+            places[key] = (name, len(parts[name]))
+            data = np.ascontiguousarray(array).tobytes()
+            parts[name] += data + bytes(aligned_size(len(data)) - len(data))
+    return {name: bytes(part) for name, part in parts.items()}, [[places[key] for key in found] for found in keys]
+
+
+def _weight_table(variant: CompiledModel, places: Sequence[tuple[str, int]]) -> tuple[Weight, ...]:
+    return tuple(
+        Weight(TensorSpec(name, array.shape, str(array.dtype)), *place)
+        for (name, array), place in zip(variant.weights.items(), places, strict=True)
+    )
 
 
 def _make_golden(model: CompiledModel) -> Golden | None:
     """Returns seeded inputs with the outputs for them, or None if this host cannot run the target."""
     if missing_on_host(model.target) is not None:
         return None
-    specs = model.interface.tensors_at(GOLDEN_SIZE)[: len(model.inputs)]
-    inputs = tuple(random_inputs((spec.fixed_shape, spec.dtype) for spec in specs))
-    return Golden(inputs, model.run_flat(inputs))
+    inputs = golden_inputs(model.interface)
+    return Golden(inputs, model.run_flat(inputs), PROGRAM if len(model.variants) == 1 else HOST_PROGRAM)

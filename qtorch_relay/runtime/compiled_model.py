@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from qtorch_relay.runtime.interface import Golden, Interface, Program
 from qtorch_relay.runtime.model import Model
 from qtorch_relay.runtime.specs import empty_aligned
 from qtorch_relay.runtime.threads import prepare_thread
+from qtorch_relay.runtime.variants import most_able
 from qtorch_relay.target import check_runnable
 
 
@@ -47,7 +49,10 @@ class _Worker:
 
 
 class CompiledModel(Model):
-    """A compiled model in this process. Several threads may call one at once; they share its weights."""
+    """A compiled model in this process. Several threads may call one at once; they share its weights.
+
+    not_loaded: names of the targets for which the bundle that this was loaded from has other programs.
+    """
 
     def __init__(
         self,
@@ -55,15 +60,37 @@ class CompiledModel(Model):
         weights: Mapping[str, npt.NDArray[Any]],
         interface: Interface,
         golden: Golden | None = None,
+        not_loaded: Sequence[str] = (),
     ) -> None:
         """Takes the weights in the order of the program's parameters, without a copy of those TVM can use in place."""
         super().__init__(interface, golden)
+        self.not_loaded = tuple(not_loaded)
+        self._variants: tuple[CompiledModel, ...] = ()
         self.program = program
         self.weights = {name: tensors.aligned(array) for name, array in weights.items()}
         self._weight_tensors = tuple(tensors.borrow(array) for array in self.weights.values())
         self._weight_addresses = frozenset(array.ctypes.data for array in self.weights.values() if array.size)
         # Workers at rest; deque's append and pop are atomic.
         self._workers: deque[_Worker] = deque()
+
+    @property
+    def variants(self) -> tuple[CompiledModel, ...]:
+        """The programs for several targets that are saved together, this one among them."""
+        return self._variants or (self,)
+
+    @staticmethod
+    def joined(variants: Sequence[CompiledModel]) -> CompiledModel:
+        """Returns the one of several variants that this host runs best, or else the first; `save` writes all of them.
+
+        They are one model, compiled for several targets.
+        """
+        first = variants[0].interface
+        same = [replace(variant.interface, target=first.target, report=first.report) == first for variant in variants]
+        assert all(same), "variants take and give the same"
+        found = most_able([variant.target for variant in variants])
+        chosen = variants[0 if found is None else found]
+        chosen._variants = tuple(variants)
+        return chosen
 
     def call_times(self, inputs: Sequence[npt.NDArray[Any]], runs: int = 30) -> list[CallTime]:
         """Returns how long each function of the program takes on these inputs, call by call; medians over runs."""

@@ -26,12 +26,25 @@ class Program(Protocol):
         ...
 
 
+# Where the outputs of a golden run are from.
+PROGRAM, PYTORCH, HOST_PROGRAM = "program", "pytorch", "host program"
+SOURCES = {
+    PROGRAM: "what the program gave on the machine that compiled it",
+    PYTORCH: "PyTorch's own output",
+    HOST_PROGRAM: "what the same module gave, compiled for the machine that compiled it",
+}
+
+
 @dataclass(frozen=True)
 class Golden:
-    """An input and the output this program gives for it, flat; codes where the output is quantized."""
+    """An input and the right output for it, flat; codes where the output is quantized.
+
+    source: one of SOURCES. The program gives its own outputs bit for bit; floats of another may be rounded otherwise.
+    """
 
     inputs: tuple[npt.NDArray[Any], ...]
     outputs: tuple[npt.NDArray[Any], ...]
+    source: str = PROGRAM
 
 
 @dataclass(frozen=True)

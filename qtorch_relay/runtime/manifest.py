@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
 from qtorch_relay._version import __version__
 from qtorch_relay.errors import BundleError, VerifyError
-from qtorch_relay.runtime.interface import Interface
+from qtorch_relay.runtime.golden import GOLDEN_SIZE
+from qtorch_relay.runtime.interface import SOURCES, Interface
 from qtorch_relay.runtime.specs import ALIGNMENT_BYTES, TensorSpec
 from qtorch_relay.runtime.structure import Structure
 from qtorch_relay.target import Target
 
-FORMAT_VERSION = 2
-# What named dimensions are in the golden run.
-GOLDEN_SIZE = 2
+FORMAT_VERSION = 3
+GOLDEN = "golden.bin"
 _UNKNOWN = "unknown"
-PART_NAMES = ("lib.so", "weights.bin", "golden.bin")
+_LIBRARY, _WEIGHTS = re.compile(r"lib\d{1,3}\.so"), re.compile(r"weights\d{1,3}\.bin")
+_PART = re.compile(rf"{_LIBRARY.pattern}|{_WEIGHTS.pattern}|{re.escape(GOLDEN)}")
 
 
 @dataclass(frozen=True)
@@ -30,22 +32,39 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Weight:
+    """Where a weight is: in which part, and where it begins there. Variants share weights of equal bytes."""
+
+    spec: TensorSpec
+    part: str
+    offset: int
+
+
+@dataclass(frozen=True)
+class VariantEntry:
+    """What a bundle says of its program for one target; weights are in the order the program takes them."""
+
+    interface: Interface
+    library: str
+    weights: tuple[Weight, ...]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a bundle says of itself.
 
-    weights: in the order the program takes them.
-    has_golden: whether golden.bin has the inputs and outputs of a run; it is empty where the program could not be run.
+    variants: programs for different targets that take and give the same.
+    golden: where the outputs in golden.bin are from; None if it is empty.
     """
 
-    interface: Interface
-    weights: tuple[TensorSpec, ...]
-    has_golden: bool
+    variants: tuple[VariantEntry, ...]
+    golden: str | None
     parts: dict[str, Part]
 
     @property
-    def golden(self) -> tuple[TensorSpec, ...]:
+    def golden_specs(self) -> tuple[TensorSpec, ...]:
         """The tensors of golden.bin."""
-        return self.interface.tensors_at(GOLDEN_SIZE) if self.has_golden else ()
+        return () if self.golden is None else self.variants[0].interface.tensors_at(GOLDEN_SIZE)
 
 
 def offsets(specs: tuple[TensorSpec, ...]) -> tuple[list[int], int]:
@@ -53,30 +72,43 @@ def offsets(specs: tuple[TensorSpec, ...]) -> tuple[list[int], int]:
     starts, end = [], 0
     for spec in specs:
         starts.append(end)
-        end += -(-spec.size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        end += aligned_size(spec.size_bytes)
     return starts, end
+
+
+def aligned_size(size_bytes: int) -> int:
+    """Returns how far the next tensor is from one of this size."""
+    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
 def dump(manifest: Manifest) -> bytes:
     """Returns the manifest as JSON."""
-    interface = manifest.interface
+    interface = manifest.variants[0].interface
     data = {
         "format": "qtorch_relay bundle",
         "format_version": FORMAT_VERSION,
         "qtorch_relay_version": __version__,
         "tvm_version": _tvm_version(),
-        "target": asdict(interface.target),
         "engine": interface.engine,
         "inputs": [spec.to_json() for spec in interface.inputs],
         "outputs": [spec.to_json() for spec in interface.outputs],
         "structure": interface.structure,
         "arguments": interface.arguments,
-        "report": interface.report,
-        "weights": _table(manifest.weights),
-        "has_golden": manifest.has_golden,
+        "golden": None if manifest.golden is None else {"source": manifest.golden},
+        "variants": [_dump_variant(variant) for variant in manifest.variants],
         "parts": {name: asdict(part) for name, part in manifest.parts.items()},
     }
     return json.dumps(data, indent=1).encode()
+
+
+def _dump_variant(variant: VariantEntry) -> dict[str, Any]:
+    weights = [weight.spec.to_json() | {"part": weight.part, "offset": weight.offset} for weight in variant.weights]
+    return {
+        "target": asdict(variant.interface.target),
+        "library": variant.library,
+        "weights": weights,
+        "report": variant.interface.report,
+    }
 
 
 def parse(text: bytes) -> Manifest:
@@ -99,25 +131,52 @@ def parse(text: bytes) -> Manifest:
 
 
 def _from_json(data: dict[str, Any]) -> Manifest:
+    parts = {
+        _named(name, _PART): Part(_count(part["size_bytes"]), str(part["sha256"]))
+        for name, part in dict(data["parts"]).items()
+    }
+    variants = tuple(_variant(data, variant, parts) for variant in list(data["variants"]))
+    if not variants:
+        raise ValueError("it has no program")
+    golden = data["golden"]
+    if golden is not None and golden["source"] not in SOURCES:
+        raise ValueError(f"the golden output is from {golden['source']!r}; known are {', '.join(SOURCES)}")
+    manifest = Manifest(variants, None if golden is None else golden["source"], parts)
+    _, size = offsets(manifest.golden_specs)
+    if size != parts[GOLDEN].size_bytes:
+        raise BundleError(f"its table of {GOLDEN} describes {size} bytes, the part has {parts[GOLDEN].size_bytes}")
+    return manifest
+
+
+def _variant(data: dict[str, Any], variant: dict[str, Any], parts: dict[str, Part]) -> VariantEntry:
     structure: Structure = data["structure"]
     interface = Interface(
         inputs=_specs(data["inputs"]),
         outputs=_specs(data["outputs"]),
         structure=structure,
-        target=_target(data["target"]),
+        target=_target(variant["target"]),
         engine=data["engine"],
-        report=dict(data["report"]),
+        report=dict(variant["report"]),
         arguments=_arguments(data["arguments"]),
     )
-    parts = {
-        name: Part(_count(data["parts"][name]["size_bytes"]), str(data["parts"][name]["sha256"])) for name in PART_NAMES
-    }
-    manifest = Manifest(interface, _specs(data["weights"]), data["has_golden"] is True, parts)
-    for name, specs in (("weights.bin", manifest.weights), ("golden.bin", manifest.golden)):
-        _, size = offsets(specs)
-        if size != parts[name].size_bytes:
-            raise BundleError(f"its table of {name} describes {size} bytes, the part has {parts[name].size_bytes}")
-    return manifest
+    library = _named(variant["library"], _LIBRARY)
+    if library not in parts:
+        raise KeyError(library)
+    if not isinstance(variant["weights"], list):
+        raise TypeError("a table of tensors is not a list")
+    weights = tuple(_weight(item, parts) for item in variant["weights"])
+    if len({weight.spec.name for weight in weights}) != len(weights):
+        raise BundleError("two weights have the same name")
+    return VariantEntry(interface, library, weights)
+
+
+def _weight(data: Any, parts: dict[str, Part]) -> Weight:
+    spec = TensorSpec.from_json(data)
+    part, offset = _named(data["part"], _WEIGHTS), _count(data["offset"])
+    end, size = offset + spec.size_bytes, parts[part].size_bytes
+    if offset % ALIGNMENT_BYTES or end > size:
+        raise BundleError(f"its weight {spec} lies at bytes {offset} to {end} of {part}, which has {size}")
+    return Weight(spec, part, offset)
 
 
 def _check_versions(data: dict[str, Any]) -> None:
@@ -140,10 +199,6 @@ def _tvm_version() -> str:
         return _UNKNOWN
 
 
-def _table(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
-    return [spec.to_json() | {"offset": start} for spec, start in zip(specs, offsets(specs)[0], strict=True)]
-
-
 def _specs(data: Any) -> tuple[TensorSpec, ...]:
     if not isinstance(data, list):
         raise TypeError("a table of tensors is not a list")
@@ -164,6 +219,12 @@ def _target(data: dict[str, Any]) -> Target:
     if not isinstance(data["name"], str) or not isinstance(data["isa"], str):
         raise TypeError("its target has no name")
     return Target(**(data | lists))
+
+
+def _named(value: Any, pattern: re.Pattern[str]) -> str:
+    if not isinstance(value, str) or pattern.fullmatch(value) is None:
+        raise ValueError(f"{value!r} is not the name of a part")
+    return value
 
 
 def _count(value: Any) -> int:

@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay.errors import BundleError, InvalidInputError
 from qtorch_relay.runtime import tensors
+from qtorch_relay.runtime.golden import SelfTest, compare_golden
 from qtorch_relay.runtime.interface import Golden, Interface
 from qtorch_relay.runtime.specs import TensorSpec
 from qtorch_relay.runtime.structure import flatten, unflatten
@@ -78,8 +78,8 @@ class Model(ABC):
         values = self._bind((), inputs, names) if isinstance(inputs, Mapping) else self._bind(tuple(inputs), {}, names)
         return self._to_arrays(values)
 
-    def self_test(self) -> None:
-        """Runs the golden input and compares the output bit for bit.
+    def self_test(self) -> SelfTest:
+        """Runs the golden input and compares the output with the golden one; see runtime.golden.compare.
 
         Raises:
             BundleError: there is no golden input, or an output differs.
@@ -87,13 +87,7 @@ class Model(ABC):
         """
         if self.golden is None:
             raise BundleError("the bundle has no golden output: it was made on a host that cannot run its target")
-        outputs = self.run_flat(self.golden.inputs)
-        for spec, found, golden in zip(self.outputs, outputs, self.golden.outputs, strict=True):
-            differing = np.count_nonzero(tensors.as_bits(found) != tensors.as_bits(golden))
-            if differing:
-                raise BundleError(
-                    f"self-test: output {spec} differs from the golden output in {differing} of {found.size} elements"
-                )
+        return compare_golden(self.golden, self.outputs, self.run_flat(self.golden.inputs))
 
     def _bind(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], names: Sequence[str] | None = None

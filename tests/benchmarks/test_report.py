@@ -11,7 +11,7 @@ from benchmarks import report
 from benchmarks.bars import NETWORKS, bars
 from benchmarks.layers import markdown
 from benchmarks.results import OURS, Compile, Concurrency, Results, Row, Start, read, write
-from qtorch_relay.cli.layer_times import LayerTime, LayerTimes
+from qtorch_relay.runtime.layer_times import LayerTime, LayerTimes
 
 STORED = sorted(report.RESULTS.glob("*.json"))
 

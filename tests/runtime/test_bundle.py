@@ -29,7 +29,7 @@ from qtorch_relay.target import HostCpu
 
 PER_CHANNEL = {"scales": [1.0], "zero_points": [0], "axis": 0}
 ELF_AARCH64 = 183
-MEMBERS = ("manifest.json", "lib.so", "weights.bin", "golden.bin")
+MEMBERS = ("manifest.json", "lib0.so", "weights0.bin", "golden.bin")
 
 
 @pytest.fixture(scope="session")
@@ -196,7 +196,7 @@ def test_a_member_twice(saved: Path, tmp_path: Path) -> None:
     path = tmp_path / "twice.qtr"
     path.write_bytes(saved.read_bytes())
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("lib.so", b"other")
+        archive.writestr("lib0.so", b"other")
     with pytest.raises(BundleError, match="it has the members"):
         load(path)
 
@@ -212,11 +212,11 @@ def test_a_compressed_member(saved: Path, tmp_path: Path) -> None:
 
 def test_a_member_that_claims_to_be_huge(saved: Path, tmp_path: Path) -> None:
     data = bytearray(saved.read_bytes())
-    entry = data.rindex(b"PK\x01\x02", 0, data.rindex(b"weights.bin"))
+    entry = data.rindex(b"PK\x01\x02", 0, data.rindex(b"weights0.bin"))
     data[entry + 20 : entry + 28] = struct.pack("<II", 0xFFFFFFF0, 0xFFFFFFF0)
     path = tmp_path / "huge.qtr"
     path.write_bytes(data)
-    with pytest.raises(BundleError, match=r"its member weights\.bin is compressed, encrypted or larger than the file"):
+    with pytest.raises(BundleError, match=r"its member weights0\.bin is compressed, encrypted or larger than the file"):
         load(path)
 
 
@@ -231,16 +231,31 @@ def set_path(data: dict[str, Any], path: str, value: Any) -> None:
     ("path", "value", "message"),
     [
         ("format", "zip of mine", "its manifest is not one of qtorch_relay"),
-        ("format_version", 1, "it has format version 1, this qtorch_relay .* reads version 2; compile the model again"),
+        ("format_version", 2, "it has format version 2, this qtorch_relay .* reads version 3; compile the model again"),
         ("tvm_version", "0.28.0", r"it was compiled with TVM 0\.28\.0, TVM 0\.27.* is installed"),
-        ("weights/0/shape", [1 << 40], "its table of weights.bin describes"),
-        ("weights/0/shape", [-8, 4], r"tensor 'w' has shape \[-8, 4\]"),
-        ("weights/0/shape", [8.0, 4], r"tensor 'w' has shape"),
-        ("weights/0/shape", [True] * 20, r"tensor 'w' has shape"),
-        ("weights/0/dtype", "object", "tensor 'w' has dtype 'object'; known are bool"),
-        ("weights/0/dtype", "float64", "its table of weights.bin describes 256 bytes, the part has 128"),
-        ("weights", {"w": 1}, "its manifest is not complete"),
-        ("weights", [], "its table of weights.bin describes 0 bytes"),
+        (
+            "variants/0/weights/0/shape",
+            [1 << 40],
+            r"weight w: .* lies at bytes 0 to 4398046511104 of weights0",
+        ),
+        ("variants/0/weights/0/shape", [-8, 4], r"tensor 'w' has shape \[-8, 4\]"),
+        ("variants/0/weights/0/shape", [8.0, 4], r"tensor 'w' has shape"),
+        ("variants/0/weights/0/shape", [True] * 20, r"tensor 'w' has shape"),
+        ("variants/0/weights/0/dtype", "object", "tensor 'w' has dtype 'object'; known are bool"),
+        ("variants/0/weights/0/dtype", "float64", r"lies at bytes 0 to 256 of weights0\.bin, which has 128"),
+        ("variants/0/weights/0/offset", -64, "-64 is not a number of bytes"),
+        ("variants/0/weights/0/offset", 4, "lies at bytes 4 to 132"),
+        ("variants/0/weights/0/offset", 64, "lies at bytes 64 to 192"),
+        ("variants/0/weights/0/part", "lib0.so", "'lib0.so' is not the name of a part"),
+        ("variants/0/weights/0/part", "weights7.bin", "its manifest is not complete: KeyError"),
+        ("variants/0/weights/0/part", "../x", "'../x' is not the name of a part"),
+        ("variants/0/weights", {"w": 1}, "its manifest is not complete"),
+        ("variants/0/library", "weights0.bin", "'weights0.bin' is not the name of a part"),
+        ("variants/0/library", "lib1.so", "its manifest is not complete: KeyError"),
+        ("variants", [], "it has no program"),
+        ("variants", None, "its manifest is not complete: TypeError"),
+        ("golden", {"source": "me"}, "the golden output is from 'me'; known are program"),
+        ("golden", None, "its table of golden.bin describes 0 bytes"),
         ("inputs/0/name", None, "a tensor has no name"),
         ("outputs/0/qparams", {"scale": -1.0, "zero_point": 0}, "quantization parameters are not understood: codes of"),
         (
@@ -252,12 +267,12 @@ def set_path(data: dict[str, Any], path: str, value: Any) -> None:
         ("structure", {"tuple": [7]}, "its manifest is not complete: VerifyError"),
         ("structure", {"set": [0]}, "output structure .* is not an index"),
         ("structure", {"dict": [[["no", "key"], 0]]}, "output structure .* is not an index"),
-        ("parts/lib.so/size_bytes", 1 << 60, r"its part lib\.so has .* bytes, the manifest says 1152921504606846976"),
-        ("parts/lib.so/size_bytes", "all", "'all' is not a number of bytes"),
+        ("parts/lib0.so/size_bytes", 1 << 60, r"its part lib0\.so has .* bytes, the manifest says 1152921504606846976"),
+        ("parts/lib0.so/size_bytes", "all", "'all' is not a number of bytes"),
         ("parts", {}, "its manifest is not complete: KeyError"),
-        ("target/name", 5, "its target has no name"),
-        ("target", {}, "its manifest is not complete: KeyError"),
-        ("report", None, "its manifest is not complete: TypeError"),
+        ("variants/0/target/name", 5, "its target has no name"),
+        ("variants/0/target", {}, "its manifest is not complete: KeyError"),
+        ("variants/0/report", None, "its manifest is not complete: TypeError"),
     ],
 )
 def test_a_manifest_that_is_wrong(saved: Path, tmp_path: Path, path: str, value: Any, message: str) -> None:
@@ -277,9 +292,9 @@ def test_a_manifest_that_is_none(saved: Path, tmp_path: Path, text: bytes) -> No
 
 def test_a_library_that_is_none(saved: Path, tmp_path: Path) -> None:
     def change(members: dict[str, bytes]) -> None:
-        members["lib.so"] = b"no library"
+        members["lib0.so"] = b"no library"
         part = {"size_bytes": 10, "sha256": hashlib.sha256(b"no library").hexdigest()}
-        edit_manifest(lambda data: data["parts"].update({"lib.so": part}))(members)
+        edit_manifest(lambda data: data["parts"].update({"lib0.so": part}))(members)
 
     path = rewrite(saved, tmp_path / "nolib.qtr", change)
     with pytest.raises(BundleError, match="its library cannot be loaded from"):
@@ -423,7 +438,7 @@ def test_a_program_for_arm_is_saved_but_not_loaded(build_linear: Callable[..., C
     path = tmp_path / "arm.qtr"
     build_linear(targets.resolve("arm-dotprod")).save(path)
     with zipfile.ZipFile(path) as archive:
-        machine = struct.unpack("<H", archive.read("lib.so")[18:20])[0]
+        machine = struct.unpack("<H", archive.read("lib0.so")[18:20])[0]
         assert machine == ELF_AARCH64
         assert archive.read("golden.bin") == b""
     with pytest.raises(BundleError, match=r"target arm-dotprod .* needs an aarch64 CPU"):
@@ -492,4 +507,4 @@ def test_versions_are_recorded(saved: Path) -> None:
         data = json.loads(archive.read("manifest.json"))
     assert data["format_version"] == manifest.FORMAT_VERSION
     assert data["tvm_version"].startswith("0.27")
-    assert [weight["offset"] % 64 for weight in data["weights"]] == [0]
+    assert [weight["offset"] % 64 for weight in data["variants"][0]["weights"]] == [0]

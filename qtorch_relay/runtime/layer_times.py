@@ -10,11 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from qtorch_relay.runtime import CompiledModel, get_num_threads
-from qtorch_relay.target import missing_on_host, resolve
-
-PEAK_ISA = "x86-avx512vnni"
-PEAK_SAMPLES = 9
+from qtorch_relay.runtime.compiled_model import CompiledModel
 
 
 @dataclass(frozen=True)
@@ -54,8 +50,10 @@ class LayerTimes:
         return None if self.peak_gmacs is None else macs / self.latency_us / 1e3 / self.peak_gmacs
 
 
-def layer_times(compiled: CompiledModel, arrays: Sequence[npt.NDArray[Any]], runs: int) -> LayerTimes:
-    """Returns medians over runs."""
+def layer_times(
+    compiled: CompiledModel, arrays: Sequence[npt.NDArray[Any]], runs: int, peak_gmacs: float | None = None
+) -> LayerTimes:
+    """Returns medians over runs, beside a peak if one is given."""
     functions = compiled.report.get("functions", {})
     calls = compiled.call_times(arrays, runs)
     latencies_us = []
@@ -63,7 +61,6 @@ def layer_times(compiled: CompiledModel, arrays: Sequence[npt.NDArray[Any]], run
         start = time.perf_counter()
         compiled.run_flat(arrays)
         latencies_us.append((time.perf_counter() - start) * 1e6)
-    peak_gmacs = _peak_gmacs()
     layers = []
     for call in calls:
         told = functions.get(call.function)
@@ -73,12 +70,3 @@ def layer_times(compiled: CompiledModel, arrays: Sequence[npt.NDArray[Any]], run
         name = f"{call.function}: {shapes}" if told is None else told["layer"]
         layers.append(LayerTime(name, None if told is None else told["kernel"], call.latency_us, macs, share))
     return LayerTimes(tuple(layers), median(latencies_us), peak_gmacs)
-
-
-def _peak_gmacs() -> float | None:
-    if missing_on_host(resolve(PEAK_ISA)) is not None:
-        return None
-    from qtorch_relay.kernels.measure import peak_timer
-
-    peak = peak_timer()
-    return get_num_threads() * 1e-9 / median(peak() for _ in range(PEAK_SAMPLES))

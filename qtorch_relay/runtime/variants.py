@@ -1,0 +1,39 @@
+"""Which of several programs for different targets a CPU is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtorch_relay.errors import TargetError
+from qtorch_relay.target import Target, check_runnable, host_cpu, why_not_runnable
+
+
+def most_able(targets: Sequence[Target]) -> int | None:
+    """Returns the place of the target that asks most of this CPU among those it runs; None if it runs none.
+
+    A target with int8 kernels is preferred to one without. Of two with kernels the one that needs more CPU flags has
+    the better instructions: each ISA's flags include those of the ISAs before it.
+    """
+    runnable = [place for place, target in enumerate(targets) if why_not_runnable(target) is None]
+    return max(runnable, key=lambda i: (targets[i].has_kernels, len(targets[i].cpu_flags), i), default=None)
+
+
+def choose(targets: Sequence[Target], wanted: str | None = None) -> int:
+    """Returns the place of the most able target this CPU runs, or of the wanted one.
+
+    Raises:
+        TargetError: this CPU runs none of them, or not the wanted one, or there is no such.
+    """
+    if wanted is not None:
+        names = [target.name for target in targets]
+        if wanted not in names:
+            raise TargetError(f"it has no program for {wanted}, only for {', '.join(names)}")
+        check_runnable(targets[names.index(wanted)])
+        return names.index(wanted)
+    found = most_able(targets)
+    if found is not None:
+        return found
+    if len(targets) == 1:
+        check_runnable(targets[0])
+    needs = "; ".join(f"{target.name} ({target.isa}) needs {why_not_runnable(target)}" for target in targets)
+    raise TargetError(f"this host ({host_cpu().model}) runs none of its {len(targets)} programs: {needs}")
