@@ -19,7 +19,7 @@ from qtorch_relay.errors import InvalidInputError, QTorchRelayError
 VARIABLE = "QTORCH_RELAY_ERA_PYTHON"
 SCRIPT = Path(__file__).parent / "script.py"
 TIMEOUT_SECONDS = 1800
-Arrays = Mapping[str, npt.NDArray[Any]]
+Arrays = dict[str, npt.NDArray[Any]]
 
 
 class RelayEraError(QTorchRelayError):
@@ -66,7 +66,7 @@ def _run(folder: Path, inputs: Arrays, description: Mapping[str, Any]) -> Ran:
     python = interpreter()
     if not python:
         raise InvalidInputError(f"{VARIABLE} is not set; it names the Python of a TVM that has Relay")
-    np.savez(folder / "inputs.npz", **inputs)
+    np.savez(folder / "inputs.npz", allow_pickle=False, **inputs)
     (folder / "job.json").write_text(json.dumps({**description, "inputs": str(folder / "inputs.npz")}))
     command = [python, str(SCRIPT), str(folder / "job.json"), str(folder / "results.npz")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)

@@ -1,4 +1,4 @@
-"""Networks in a real TVM with Relay: as our Relay text, and as that TVM's own relay.frontend.from_pytorch imports them."""
+"""Networks in a real TVM with Relay: as our Relay text, and as its own relay.frontend.from_pytorch imports them."""
 
 from __future__ import annotations
 

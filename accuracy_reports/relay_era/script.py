@@ -2,8 +2,8 @@
 
 Usage: PYTHON script.py JOB.json RESULT.npz
 
-JOB.json: {"inputs": INPUTS.npz, "opt_level": n} and either {"text", "params"}, files of Relay text and its parameters, or
-{"torchscript"}, a file for that TVM's own relay.frontend.from_pytorch.
+JOB.json: {"inputs": INPUTS.npz, "opt_level": n, "target": t} and either {"text", "params"}, files of Relay text and its
+parameters, or {"torchscript"}, a file for that TVM's own relay.frontend.from_pytorch.
 RESULT.npz has out0, out1, ... Prints one line of JSON: seconds of import, build and run, and the names of the ops.
 """
 
@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from typing import Any
 
 os.environ.setdefault("TOPHUB_LOCATION", "NONE")  # no download of pre-tuned schedules
 
@@ -20,20 +21,19 @@ from tvm import relay
 from tvm.contrib import graph_executor
 
 
-def read(job, inputs):
+def read(job: dict[str, Any], inputs: dict[str, Any]) -> Any:
     """Returns the module and its parameters."""
     if "text" in job:
         with open(job["text"]) as text, open(job["params"], "rb") as params:
             return relay.parse(text.read()), relay.load_param_dict(params.read())
     import torch
 
-    # an input of its own for the old importer: PyTorch 2 has what it asks for elsewhere
     model = torch.jit.load(job["torchscript"]).eval()
     shapes = [(name, list(array.shape)) for name, array in inputs.items()]
     return relay.frontend.from_pytorch(model, shapes)
 
 
-def ops_of(module):
+def ops_of(module: Any) -> list[str]:
     """Returns the names of the ops that a module calls, sorted."""
     found = set()
     relay.analysis.post_order_visit(
@@ -42,7 +42,7 @@ def ops_of(module):
     return sorted(found)
 
 
-def main(job_path, result_path):
+def main(job_path: str, result_path: str) -> None:
     """Imports, type-checks, builds and runs."""
     with open(job_path) as file:
         job = json.load(file)
@@ -52,7 +52,7 @@ def main(job_path, result_path):
     module = relay.transform.InferType()(module)
     times.append(time.perf_counter())
     with tvm.transform.PassContext(opt_level=job["opt_level"]):
-        library = relay.build(module, target=job.get("target", "llvm"), params=params)
+        library = relay.build(module, target=job["target"], params=params)
     times.append(time.perf_counter())
     executor = graph_executor.GraphModule(library["default"](tvm.cpu()))
     for name, array in inputs.items():
@@ -60,7 +60,8 @@ def main(job_path, result_path):
     executor.run()
     times.append(time.perf_counter())
     np.savez(result_path, **{f"out{i}": executor.get_output(i).numpy() for i in range(executor.get_num_outputs())})
-    seconds = dict(zip(("import", "build", "run"), (b - a for a, b in zip(times, times[1:]))))
+    start, imported, built, ended = times
+    seconds = {"import": imported - start, "build": built - imported, "run": ended - built}
     print(json.dumps({"seconds": seconds, "ops": ops_of(module)}))
 
 
