@@ -24,6 +24,7 @@ from accuracy_reports.record import FLOAT, INT8, ONNX_RUNTIME, OURS
 from accuracy_reports.setup import Data, Setup
 from calibration.data import Dataset
 from qtorch_relay.capture.engine import resolve_engine
+from qtorch_relay.capture.notes import noted_engine
 from qtorch_relay.capture.reference import run_reference
 from qtorch_relay.capture.torchscript import capture_model
 from qtorch_relay.demo.model_files import write_digits
@@ -106,7 +107,7 @@ class _Preparation:
         else:
             resolved = resolve(request.target)
             check_runnable(resolved)
-            self.engine, self.target = resolve_engine(request.engine), resolved.name
+            self.engine, self.target = resolve_engine(noted_engine(self.model, request.engine)), resolved.name
             self.batch = request.batch or 1
         self.shape = (self.batch, *dataset.shape)
         self.infos = [("x", (self.shape, "float32"))]

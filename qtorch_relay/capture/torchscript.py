@@ -26,6 +26,7 @@ from qtorch_relay.capture.inputs import (
     parse_input_infos,
 )
 from qtorch_relay.capture.mutation import refuse_state, rename_mutated
+from qtorch_relay.capture.notes import noted_engine
 from qtorch_relay.capture.observers import drop_idle_observers
 from qtorch_relay.capture.packed import UnreadableParamsError
 from qtorch_relay.capture.passes import answer_modes, drop_messages, fold, inline, resolve_attributes
@@ -59,10 +60,12 @@ def from_torch(
         torch.export.ExportedProgram, or the path of a .pt or .pt2 file. The model is not changed.
     input_infos: [("x", (1, 3, 224, 224))], [("x", ((1, 3, 224, 224), "float32"))], or example tensors or arrays;
         capture.inputs.parse_input_infos has all forms.
-    engine: "fbgemm", "onednn", "x86" or "qnnpack"; None = torch.backends.quantized.engine.
+    engine: "fbgemm", "onednn", "x86" or "qnnpack"; None = the one a file names (capture.notes), else
+        torch.backends.quantized.engine.
     sizes: what the named dimensions of input_infos are in this graph.
     Raises: EngineError, InvalidInputError, ModelFileError, UnsupportedOpError, UnsupportedQuantSchemeError.
     """
+    engine = noted_engine(model, engine)
     try:
         return capture_model(model, input_infos, engine, sizes).graph
     except UnreadableParamsError:
@@ -78,7 +81,7 @@ def capture_model(
     """Returns what from_torch returns, with the torch graph that run_reference runs. Arguments as in from_torch."""
     arguments = parse_input_infos(input_infos)
     sizes = dict.fromkeys(dimension_names(arguments), EXAMPLE_SIZE) | dict(sizes or {})
-    with quantized_engine(engine) as name, torch.no_grad():
+    with quantized_engine(noted_engine(model, engine)) as name, torch.no_grad():
         script, returned = _as_script(model, [argument.named(argument.name or "x", sizes) for argument in arguments])
         sources = SourceMap(script)
         torch_graph = inline(script)

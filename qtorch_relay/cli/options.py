@@ -26,7 +26,8 @@ Engine: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="ENGINE",
-        help="Whose rounding to reproduce: fbgemm, onednn, x86 or qnnpack. Default: the engine PyTorch has set.",
+        help="Whose rounding to reproduce: fbgemm, onednn, x86 or qnnpack. Default: what the file names, else "
+        "the engine PyTorch has set.",
     ),
 ]
 TargetName: TypeAlias = Annotated[
@@ -52,8 +53,12 @@ def parse_inputs(model: Path, inputs: list[str] | None) -> list[tuple[str, tuple
         raise ModelFileError(f"{model}: no such file")
     if not inputs:
         from qtorch_relay.capture.files import load_model
+        from qtorch_relay.capture.notes import read_notes
 
         load_model(model)  # that it is no model at all is the better message
+        notes = read_notes(model)
+        if notes is not None:
+            return notes.input_infos
         raise InvalidInputError(f"{model} does not say what the model takes; say it with {_EXAMPLE}")
     return [_parse_input(text) for text in inputs]
 
