@@ -7,11 +7,20 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qtorch_relay.cli.console import note, print_table, progress, working
+from qtorch_relay.cli.data_options import (
+    Crop,
+    Interpolation,
+    Mean,
+    PreprocessingName,
+    Resize,
+    Std,
+    choose_preprocessing,
+)
 from qtorch_relay.cli.open_model import HOST
 from qtorch_relay.cli.options import Engine, Json, TargetName
 from qtorch_relay.errors import InvalidInputError, OutputPathError
@@ -19,7 +28,6 @@ from qtorch_relay.errors import InvalidInputError, OutputPathError
 if TYPE_CHECKING:
     from accuracy_reports.record import Program, Record, Share
     from accuracy_reports.totals import Totals
-    from calibration.data import Preprocessing
 
 DIFFERS_STATUS = 1
 _DIGITS = "digits"
@@ -56,23 +64,12 @@ def accuracy(
             help="Keep the journal, record.json and report.html here. Default: accuracy-MODEL.",
         ),
     ] = None,
-    preprocessing: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="What torchvision's weights want, as resnet50/IMAGENET1K_FBGEMM_V2 or inception_v3. Default: imagenet "
-            "(resize 256, crop 224).",
-        ),
-    ] = None,
-    resize: Annotated[
-        int | None, typer.Option(metavar="PIXELS", help="Shorter edge of an image, before the crop.")
-    ] = None,
-    crop: Annotated[int | None, typer.Option(metavar="PIXELS", help="Edge of the square from the middle.")] = None,
-    interpolation: Annotated[
-        str | None, typer.Option(metavar="NAME", help="nearest, bilinear, bicubic, lanczos.")
-    ] = None,
-    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="Taken away from pixels in 0 to 1.")] = None,
-    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="What they are divided by then.")] = None,
+    preprocessing: PreprocessingName = None,
+    resize: Resize = None,
+    crop: Crop = None,
+    interpolation: Interpolation = None,
+    mean: Mean = None,
+    std: Std = None,
     images: Annotated[
         int | None, typer.Option(metavar="N", help="Only N images, evenly spaced. Default: all.", min=1)
     ] = None,
@@ -123,9 +120,7 @@ def accuracy(
     from accuracy_reports.prepare import Request, prepare
     from accuracy_reports.setup import Data
 
-    chosen = _preprocessing(
-        preprocessing, resize, crop, interpolation, _numbers("--mean", mean), _numbers("--std", std)
-    )
+    chosen = choose_preprocessing(preprocessing, resize, crop, interpolation, mean, std)
     folder = output or Path(f"accuracy-{_DIGITS if model is None else model.stem}")
     _make_folder(folder, restart=restart)
     request = Request(
@@ -194,28 +189,6 @@ def _make_folder(folder: Path, *, restart: bool) -> None:
         ) from None
     except OSError as error:
         raise OutputPathError(f"cannot write {folder}: {error.strerror}") from error
-
-
-def _preprocessing(name: str | None, *settings: Any) -> Preprocessing | None:
-    """Returns the preprocessing that was asked for; None if none was."""
-    from calibration.data import find_preprocessing
-
-    names = ("resize", "crop", "interpolation", "mean", "std")
-    if name is None and all(setting is None for setting in settings):
-        return None
-    return find_preprocessing(name or "imagenet", **dict(zip(names, settings, strict=True)))
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        values = tuple(float(value) for value in text.split(","))
-    except ValueError:
-        values = ()
-    if len(values) != 3:
-        raise InvalidInputError(f"{option} is '{text}'; accepted are three numbers with commas, as 0.485,0.456,0.406")
-    return values
 
 
 def _shard(text: str | None) -> tuple[int, int]:
