@@ -7,7 +7,7 @@ import warnings
 
 import typer
 
-from qtorch_relay.cli import accuracy, bench, demo, export_relay, info, model, run
+from qtorch_relay.cli import accuracy, bench, demo, export_relay, info, model, report, run
 from qtorch_relay.errors import PortablePathWarning, QTorchRelayError
 
 USER_ERROR_STATUS = 2
@@ -36,6 +36,7 @@ for command in (
     accuracy.accuracy,
     accuracy.merge,
     export_relay.export_relay,
+    report.report,
 ):
     app.command(
         name=NAMES.get(command.__name__, command.__name__),
