@@ -79,7 +79,7 @@ class _Desk(Generic[R]):
         self._todo = deque(chunks)
         self._open = len(self._todo)  # not yet done, in _todo or at a worker
         self._done: deque[R] = deque()
-        self._workers = workers
+        self._places = set(range(workers))  # where work is still done
         self._deaths: dict[int, set[int]] = defaultdict(set)  # of each chunk, in which places
         self._problem: BaseException | None = None
         self._reasons: list[str] = []
@@ -90,7 +90,7 @@ class _Desk(Generic[R]):
     def results(self) -> Iterator[R]:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._done or self._problem or not self._open or not self._workers)
+                self._changed.wait_for(lambda: self._done or self._problem or not self._open or not self._places)
                 if self._done:
                     result = self._done.popleft()
                 elif self._problem is not None:
@@ -110,7 +110,7 @@ class _Desk(Generic[R]):
         """Hires a worker and gives it chunks until there is nothing to do; then another if that one is lost."""
         failures = 0
         try:
-            while failures < MAX_FAILURES and self._wait_for_work():
+            while failures < MAX_FAILURES and self._wait_for_work(place):
                 done, reason = self._employ(place, hire)
                 failures = 1 if done else failures + 1
                 if reason is None:
@@ -123,7 +123,7 @@ class _Desk(Generic[R]):
                 self._problem = self._problem or error
         finally:
             with self._changed:
-                self._workers -= 1
+                self._places.discard(place)
                 self._changed.notify_all()
 
     def _employ(self, place: int, hire: Callable[[], Worker[R]]) -> tuple[int, str | None]:
@@ -134,7 +134,7 @@ class _Desk(Generic[R]):
         except WorkerLostError as error:
             return done, str(error)
         try:
-            while (chunk := self._take()) is not None:
+            while (chunk := self._take(place)) is not None:
                 try:
                     result = worker.evaluate(chunk)
                 except WorkerLostError as error:
@@ -146,16 +146,23 @@ class _Desk(Generic[R]):
             worker.close()
         return done, None
 
-    def _wait_for_work(self) -> bool:
+    def _wait_for_work(self, place: int) -> bool:
         """Waits until a chunk is to be done; returns False if there will be none."""
         with self._changed:
-            self._changed.wait_for(lambda: self._todo or self._over)
+            self._changed.wait_for(lambda: self._next(place) is not None or self._over)
             return not self._over
 
-    def _take(self) -> int | None:
+    def _take(self, place: int) -> int | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._todo or self._over)
-            return None if self._over else self._todo.popleft()
+            self._changed.wait_for(lambda: self._next(place) is not None or self._over)
+            chunk = None if self._over else self._next(place)
+            if chunk is not None:
+                self._todo.remove(chunk)
+            return chunk
+
+    def _next(self, place: int) -> int | None:
+        """Returns the first chunk to do, except those on which a worker of this place died and none of another has."""
+        return next((c for c in self._todo if place not in self._deaths[c] or self._deaths[c] >= self._places), None)
 
     @property
     def _over(self) -> bool:
@@ -187,7 +194,7 @@ class _Desk(Generic[R]):
 
     def _nobody_left(self) -> str:
         reasons = "; ".join(dict.fromkeys(self._reasons))
+        count = f"{self._open} chunk{'s are' if self._open > 1 else ' is'}"
         return (
-            f"no worker is left, {self._open} chunk{'s are' if self._open > 1 else ' is'} not done: {reasons}; what is done is kept: "
-            "run the same command again to go on"
+            f"no worker is left, {count} not done: {reasons}; what is done is kept: run the same command again to go on"
         )

@@ -124,7 +124,7 @@ def test_when_no_worker_is_left_what_is_done_has_come() -> None:
 
 
 def test_a_worker_that_always_fails_is_given_up() -> None:
-    calls = []
+    calls: list[int] = []
 
     def hire() -> Square:
         calls.append(1)
@@ -146,6 +146,11 @@ def test_a_chunk_that_kills_is_not_given_to_all() -> None:
     with pytest.raises(WorkerLostError, match="3 workers were lost on chunk 7"):
         list(share_chunks(CHUNKS, [lambda: Square(kills)] * 9, pause=no_pause))
     assert len(deaths) == MAX_DEATHS_OF_A_CHUNK
+
+
+def test_the_last_two_workers_do_not_wait_for_each_other() -> None:
+    with pytest.raises(WorkerLostError, match="no worker is left, 1 chunk is not done: square died"):
+        list(share_chunks(CHUNKS, [lambda: Square(lambda chunk: chunk == 7)] * 2, pause=no_pause))
 
 
 def test_an_error_that_is_nobodys_death_ends_the_run() -> None:
