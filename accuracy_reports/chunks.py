@@ -124,13 +124,26 @@ class Evaluator:
         )
 
 
+def top_classes(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Returns the best classes of logits [n, classes], [n, TOP at most], best first.
+
+    Of equal logits, which are common among 256 codes, the lower class comes first in every program; NaN comes last.
+    """
+    # Five searches take a tenth of a sort's time.
+    left = np.where(np.isnan(logits), -np.inf, logits)
+    rows, best = np.arange(len(left)), []
+    for _ in range(min(TOP, left.shape[1])):
+        best.append(left.argmax(axis=1))
+        left[rows, best[-1]] = -np.inf
+    return np.stack(best, axis=1)
+
+
 def _answers(
     name: str, logits: Logits, expected: npt.NDArray[np.integer] | None, latencies_ms: list[float], classes: int
 ) -> Answers:
     if logits.floats.ndim != 2 or logits.floats.shape[1] != classes:
         raise InvalidInputError(f"{name} gives logits {list(logits.floats.shape)}, the model has {classes} classes")
-    # A stable sort: of equal logits, which are common among 256 codes, the lower class comes first in every program.
-    top = np.argsort(-logits.floats, axis=1, kind="stable")[:, :TOP]
+    top = top_classes(logits.floats)
     differing = None
     if expected is not None and logits.codes is not None:
         differing = tuple(np.count_nonzero(logits.codes != expected, axis=1).tolist())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from accuracy_reports.chunks import ChunkResult, Evaluator
+from accuracy_reports.chunks import ChunkResult, Evaluator, top_classes
 from accuracy_reports.journal import JOURNAL, Journal, JournalError, read_journal
 from accuracy_reports.merge import merge
 from accuracy_reports.prepare import BUNDLE, ONNX, prepare
@@ -69,6 +69,14 @@ def test_the_numbers_are_those_of_plain_pytorch(
         assert program.latency_ms > 0
     changed = (counts[FLOAT].argmax(1) != counts[INT8].argmax(1)).sum()
     assert sum(row.images for row in record.changed if row.program == FLOAT) == changed > 0
+
+
+def test_the_best_classes_are_those_of_a_stable_sort() -> None:
+    logits = np.random.default_rng(0).integers(0, 6, (200, 30)).astype(np.float32)  # most are equal to others
+    np.testing.assert_array_equal(top_classes(logits), np.argsort(-logits, axis=1, kind="stable")[:, :5])
+    logits[:, 7] = np.nan
+    assert not (top_classes(logits) == 7).any()
+    assert top_classes(logits[:, :3]).shape == (200, 3)
 
 
 def test_our_codes_are_pytorchs_and_onnx_runtime_runs_beside(whole: tuple[Path, Record]) -> None:
