@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from calibration.batches import Batches, Track, untracked
 from calibration.evaluate import Answers, evaluate, expected_outputs
@@ -92,11 +92,11 @@ class _Search:
         self, model: nn.Module, fused: Fused, found: Observation, labelled: Batches, max_drop: float, track: Track
     ) -> None:
         self.fused, self.found, self.labelled, self.max_drop, self.track = fused, found, labelled, max_drop, track
-        self.expected: list[Tensor] = expected_outputs(model, labelled, track)
-        plain = evaluate(model, labelled, self.expected, "float accuracy", track)
-        if plain.accuracy is None:
+        self.expected = expected_outputs(model, labelled, track)
+        accuracy = self.expected.answers().accuracy
+        if accuracy is None:
             raise CalibrationError("--max-drop needs labels: give data that has them")
-        self.float_accuracy = plain.accuracy
+        self.float_accuracy = accuracy
         self.known: dict[frozenset[str], float] = {}
 
     def run(self) -> Mixed:

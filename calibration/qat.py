@@ -14,7 +14,7 @@ from calibration.flows import choose_flow, run_example
 from calibration.observed import observed_tensors, read_range
 from calibration.quantize import Quantized, without_torchs_warnings
 from calibration.recipes import QatRecipe, Scheme
-from calibration.table import CalibrationTable, fingerprint
+from calibration.table import CalibrationTable, fingerprint, inputs_of
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.errors import CalibrationError
 
@@ -74,7 +74,8 @@ def train_quantized(
         weight_observer=scheme.weight_observer,
         mode=flow.name,
         model=fingerprint(model),
-        torch=torch.__version__,
+        torch_version=torch.__version__,
+        inputs=inputs_of(example),
         samples=samples,
         tensors=tuple(ranges.values()),
         weights=(),

@@ -25,7 +25,7 @@ from calibration.observed import (
     refusing_nonfinite,
 )
 from calibration.recipes import DYNAMIC_LAYERS, DynamicRecipe, Scheme, StaticRecipe
-from calibration.table import CalibrationTable, WeightRange, fingerprint
+from calibration.table import CalibrationTable, WeightRange, fingerprint, inputs_of
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.errors import CalibrationError
 
@@ -88,7 +88,8 @@ class Fused:
             weight_observer=self.scheme.weight_observer,
             mode=self.flow.name,
             model=self.source,
-            torch=torch.__version__,
+            torch_version=torch.__version__,
+            inputs=inputs_of(self.example),
             samples=samples,
             tensors=tuple(ranges.values()),
             weights=tuple(weight_range(p, layer, self.scheme) for p, layer in layers.items() if p not in in_float),
@@ -127,7 +128,7 @@ def quantize(
         return Quantized(fused.convert(found.ranges, options.in_float), table, found.messages)
 
 
-def quantize_with_table(model: nn.Module, table: CalibrationTable, example: Example) -> Quantized:
+def quantize_with_table(model: nn.Module, table: CalibrationTable) -> Quantized:
     """Returns a float model quantized with the ranges of a table: the same codes as when the table was made.
 
     Raises: CalibrationError if the table was made for other weights, or by training, or does not fit the model.
@@ -140,9 +141,11 @@ def quantize_with_table(model: nn.Module, table: CalibrationTable, example: Exam
             f"the table was made for other weights ({table.model[:19]}..., the model's are {found[:19]}...); "
             "calibrate again with data"
         )
+    example = table.example()
+    run_example(model.eval(), example)
     with quantized_engine(table.engine):
         if isinstance(table.scheme().recipe, DynamicRecipe):
-            return quantize_dynamic(model, table.scheme())
+            return quantize_dynamic(model, table.scheme(), example)
         fused = Fused(choose_flow(model, table.mode), table.scheme(), nn.Identity(), example, found)
         float_model, equalization = _fused_model(model, fused.flow, equalized=table.equalized)
         layers = weighted_layers(float_model)
@@ -160,7 +163,7 @@ def quantize_with_table(model: nn.Module, table: CalibrationTable, example: Exam
         return Quantized(fused.convert(table.ranges(), table.in_float), table)
 
 
-def quantize_dynamic(model: nn.Module, scheme: Scheme) -> Quantized:
+def quantize_dynamic(model: nn.Module, scheme: Scheme, example: Example) -> Quantized:
     """Returns a float model whose linear and recurrent layers are quantized dynamically. Takes no data.
 
     Raises: CalibrationError if the model has no such layer.
@@ -181,7 +184,8 @@ def quantize_dynamic(model: nn.Module, scheme: Scheme) -> Quantized:
         weight_observer=scheme.weight_observer,
         mode="eager",
         model=fingerprint(model),
-        torch=torch.__version__,
+        torch_version=torch.__version__,
+        inputs=inputs_of(example),
         samples=0,
         tensors=(),
         weights=tuple(weight_range(path, layer, scheme) for path, layer in linear.items()),

@@ -72,6 +72,8 @@ RECIPES: dict[str, Recipe] = {
     )
 }
 
+DEFAULT_RECIPE, DEFAULT_ENGINE = "static_w8c_a8", "fbgemm"
+
 
 def recipe_named(name: str) -> Recipe:
     """Returns a recipe.

@@ -11,8 +11,9 @@ from torch import nn
 
 from calibration.flows import Example
 from calibration.fusion import first_line
+from calibration.table import inputs_of
 from qtorch_relay.capture.engine import quantized_engine
-from qtorch_relay.capture.notes import MEMBER, NotedInput, Notes
+from qtorch_relay.capture.notes import MEMBER, Notes
 from qtorch_relay.errors import CalibrationError
 from qtorch_relay.output_files import atomic_write
 
@@ -27,11 +28,6 @@ def save_int8(model: nn.Module, example: Example, engine: str, path: Path) -> No
         OutputPathError: the file cannot be written.
     """
     one = tuple(tensor[:1] for tensor in example)
-    names = ["x"] if len(one) == 1 else [f"x{i}" for i in range(len(one))]
-    inputs = tuple(
-        NotedInput(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-        for name, tensor in zip(names, one, strict=True)
-    )
     buffer = io.BytesIO()
     with quantized_engine(engine), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit says that it is deprecated, and what a trace does not see
@@ -41,6 +37,6 @@ def save_int8(model: nn.Module, example: Example, engine: str, path: Path) -> No
             raise CalibrationError(
                 f"the int8 model cannot be traced: {type(error).__name__}: {first_line(error)}"
             ) from error
-        torch.jit.save(traced, buffer, _extra_files={MEMBER: Notes(engine, inputs).to_text()})
+        torch.jit.save(traced, buffer, _extra_files={MEMBER: Notes(engine, inputs_of(one)).to_text()})
     with atomic_write(path) as file:
         file.write(buffer.getbuffer())

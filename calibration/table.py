@@ -14,6 +14,7 @@ from torch import nn
 
 from calibration.observed import TensorRange
 from calibration.recipes import Scheme, scheme_of
+from qtorch_relay.capture.notes import NotedInput, noted_inputs
 from qtorch_relay.errors import CalibrationError
 from qtorch_relay.output_files import atomic_write
 
@@ -35,10 +36,10 @@ class WeightRange:
 class CalibrationTable:
     """What a calibration decided.
 
-    mode: "eager" or "fx". model: fingerprint of the float weights. torch: the version that calibrated.
-    samples: how many the ranges come from. equalized: whether weights were equalized first.
-    bias_corrections: what is added to each output channel's bias, by layer. in_float: layers that stay in float.
-    trained: the weights were trained on, so the table tells what is, but cannot be used again.
+    mode: "eager" or "fx". model: fingerprint of the float weights. torch_version: of the program that calibrated.
+    inputs: names, shapes for one sample, and dtypes. samples: how many the ranges come from. equalized: whether weights
+    were equalized first. bias_corrections: what is added to each output channel's bias, by layer. in_float: layers that
+    stay in float. trained: the weights were trained on, so the table tells what is, but cannot be used again.
     """
 
     recipe: str
@@ -47,7 +48,8 @@ class CalibrationTable:
     weight_observer: str
     mode: str
     model: str
-    torch: str
+    torch_version: str
+    inputs: tuple[NotedInput, ...]
     samples: int
     tensors: tuple[TensorRange, ...]
     weights: tuple[WeightRange, ...]
@@ -64,9 +66,22 @@ class CalibrationTable:
         """Returns the tensors' ranges by name."""
         return {tensor.name: tensor for tensor in self.tensors}
 
+    def example(self) -> tuple[torch.Tensor, ...]:
+        """Returns inputs for one sample, of zeros."""
+        return tuple(torch.zeros(noted.shape, dtype=getattr(torch, noted.dtype)) for noted in self.inputs)
+
     def to_json(self) -> dict[str, Any]:
         """Returns the table as JSON data. Numbers are written so that they are read back to the bit."""
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
+
+
+def inputs_of(example: tuple[torch.Tensor, ...]) -> tuple[NotedInput, ...]:
+    """Returns what a model takes for one sample, given what it was called with."""
+    names = ["x"] if len(example) == 1 else [f"x{i}" for i in range(len(example))]
+    return tuple(
+        NotedInput(name, (1, *tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."))
+        for name, tensor in zip(names, example, strict=True)
+    )
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -127,6 +142,7 @@ def _from_json(data: dict[str, Any]) -> CalibrationTable:
     texts = {name: str(given[name]) for name in known if CalibrationTable.__annotations__[name] == "str"}
     return CalibrationTable(
         **texts,
+        inputs=noted_inputs(given["inputs"]),
         samples=int(given["samples"]),
         tensors=tensors,
         weights=weights,

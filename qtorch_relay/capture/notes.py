@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from qtorch_relay.errors import ModelFileError
 # The name torch.jit.save takes in _extra_files; the member of the archive is NAME/extra/qtorch_relay.json.
 MEMBER = "qtorch_relay.json"
 _MOST_BYTES = 1 << 20
+_MOST_ELEMENTS = 1 << 28
+_DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,23 @@ def read_notes(path: Path) -> Notes | None:
     try:
         if data["version"] != 1:
             raise ModelFileError(f"{path}: its member {MEMBER} has version {data['version']}; version 1 is known")
-        inputs = tuple(
-            NotedInput(str(noted["name"]), tuple(map(int, noted["shape"])), str(noted["dtype"]))
-            for noted in data["inputs"]
-        )
-        return Notes(str(data["engine"]), inputs)
+        return Notes(str(data["engine"]), noted_inputs(data["inputs"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"{path}: its member {MEMBER} is damaged: {error!r}") from None
+
+
+def noted_inputs(data: Any) -> tuple[NotedInput, ...]:
+    """Returns inputs from their JSON data.
+
+    Raises: KeyError, TypeError, ValueError if they are no inputs.
+    """
+    inputs = tuple(
+        NotedInput(str(noted["name"]), tuple(map(int, noted["shape"])), str(noted["dtype"])) for noted in data
+    )
+    for noted in inputs:
+        if noted.dtype not in _DTYPES or not 0 < math.prod(noted.shape) <= _MOST_ELEMENTS or min(noted.shape) < 1:
+            raise ValueError(f"{noted} is no input")
+    return inputs
 
 
 def noted_engine(model: Any, engine: str | None) -> str | None:

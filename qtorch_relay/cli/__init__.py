@@ -7,7 +7,7 @@ import warnings
 
 import typer
 
-from qtorch_relay.cli import accuracy, bench, demo, export_relay, info, model, report, run
+from qtorch_relay.cli import accuracy, bench, calibrate, demo, export_relay, info, model, report, run
 from qtorch_relay.errors import PortablePathWarning, QTorchRelayError
 
 USER_ERROR_STATUS = 2
@@ -33,6 +33,7 @@ for command in (
     run.run,
     model.compare,
     bench.bench,
+    calibrate.calibrate,
     accuracy.accuracy,
     accuracy.merge,
     export_relay.export_relay,

@@ -60,10 +60,14 @@ def parse_inputs(model: Path, inputs: list[str] | None) -> list[tuple[str, tuple
         if notes is not None:
             return notes.input_infos
         raise InvalidInputError(f"{model} does not say what the model takes; say it with {_EXAMPLE}")
-    return [_parse_input(text) for text in inputs]
+    return [parse_input(text) for text in inputs]
 
 
-def _parse_input(text: str) -> tuple[str, tuple[Any, ...]]:
+def parse_input(text: str) -> tuple[str, tuple[Any, ...]]:
+    """Returns the input_info of one --input.
+
+    Raises: InvalidInputError if it is not NAME:SHAPE[:DTYPE[:SCALE:ZERO_POINT]].
+    """
     name, *rest = text.split(":")
     if not name or len(rest) not in (1, 2, 4):
         raise InvalidInputError(f"'{text}' is not NAME:SHAPE[:DTYPE]; write it as in {_EXAMPLE}")

@@ -117,6 +117,15 @@ def train(digits: Digits, track: Track) -> DigitsNet:
     return network.eval()
 
 
+def trained() -> DigitsNet:
+    """Returns the trained network: what `qtorch-relay calibrate qtorch_relay.demo.digits:trained` quantizes.
+
+    Raises:
+        QTorchRelayError: scikit-learn, which holds the images, is not installed.
+    """
+    return train(load_digits(), lambda items, _: items)
+
+
 def quantize(network: DigitsNet, digits: Digits, engine: str, track: Track) -> nn.Module:
     """Returns the network quantized post training, with a weight scale per channel; the engine must be set in torch."""
     with warnings.catch_warnings():
