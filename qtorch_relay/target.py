@@ -16,6 +16,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from qtorch_relay.boards import BOARDS, CPUS
 from qtorch_relay.errors import TargetError
 
 CUSTOM = "custom"
@@ -123,11 +124,27 @@ TARGETS: tuple[Target, ...] = (
         (*_V4_FLAGS, "avx512_vnni", "amx_tile", "amx_int8"),
         kernels="x86-amx",
     ),
-    _arm("arm-neon", "NEON", ("+neon",), ("asimd",)),
+    _arm("arm-neon", "NEON", ("+neon",), ("asimd",), kernels="arm-neon"),
     _arm("arm-dotprod", "NEON dotprod", ("+v8.2a", "+dotprod"), ("asimd", "asimddp"), kernels="arm-dotprod"),
     _arm("arm-i8mm", "NEON i8mm", ("+v8.2a", "+dotprod", "+i8mm"), ("asimd", "asimddp", "i8mm"), kernels="arm-i8mm"),
 )
-_BY_NAME = {target.name: target for target in TARGETS}
+# Of these a CPU may have more than its target says, and a program for it must run on all that have what is said.
+_UNUSED = ("-fullfp16", "-bf16", "-sve", "-sve2")
+
+
+def _for_cpu(name: str, cpu: str) -> Target:
+    """Returns the target of a CPU under a name: the instructions of its kernels, in the order that suits the CPU."""
+    base = next(target for target in TARGETS if target.name == CPUS[cpu])
+    return replace(base, name=name, mcpu=cpu, mattr=(*base.mattr, *_UNUSED))
+
+
+BOARD_TARGETS: tuple[Target, ...] = (
+    *(_for_cpu(board.name, board.cpu) for board in BOARDS),
+    *(_for_cpu(cpu, cpu) for cpu in CPUS),
+)
+"""Boards and CPUs by their names, for those who do not know what instructions they have."""
+
+_BY_NAME = {target.name: target for target in (*TARGETS, *BOARD_TARGETS)}
 
 # LLVM's feature names that matter for a custom target, and the kernel's names for the same thing.
 _LLVM_FEATURES = {
@@ -181,8 +198,18 @@ _ARM_HWCAPS = {
 
 
 def names() -> tuple[str, ...]:
-    """Returns every name `resolve` takes, "host" first."""
+    """Returns every name `resolve` takes, "host" first, those of boards and CPUs last."""
     return ("host", *_BY_NAME)
+
+
+def boards() -> list[dict[str, str]]:
+    """Returns one row for each board and CPU: name, what it is, cpu, the target whose kernels it runs, and source."""
+    rows = [(board.name, board.what, board.cpu, board.source) for board in BOARDS]
+    rows += [(cpu, "any board with this CPU", cpu, "developer.arm.com/documentation") for cpu in CPUS]
+    return [
+        {"name": name, "what": what, "cpu": cpu, "target": CPUS[cpu], "source": source}
+        for name, what, cpu, source in rows
+    ]
 
 
 def targets() -> list[dict[str, Any]]:

@@ -122,10 +122,12 @@ def test_each_command_shows_an_example(run: Run, command: str) -> None:
 def test_targets(run: Run) -> None:
     answer = run("targets", "--json")
     rows = {row["name"]: row for row in answer.json()["targets"]}
+    boards = {row["name"] for row in answer.json()["boards"]}
+    assert {"raspberrypi4", "graviton3", "cortex-a76"} < boards
     assert list(rows) == [target.name for target in targets.TARGETS]
     assert rows["generic"]["missing"] is None
     table = run("targets").out
-    assert all(name in table for name in rows)
+    assert all(name in table for name in {*rows, *boards})
 
 
 def test_ops(run: Run) -> None:

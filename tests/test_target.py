@@ -25,7 +25,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch, machine: str, flags: frozenset[str]
 
 
 def test_all_names_of_the_design_are_known() -> None:
-    assert set(targets.names()) == set(DESIGN_NAMES)
+    boards = {target.name for target in targets.BOARD_TARGETS}
+    assert set(targets.names()) - boards == set(DESIGN_NAMES)
     assert {targets.resolve(name).name for name in DESIGN_NAMES if name != "host"} == set(DESIGN_NAMES) - {"host"}
 
 
@@ -98,7 +99,39 @@ def test_what_a_host_lacks_is_named(
     assert "can run generic" in str(raised.value)
 
 
-@pytest.mark.parametrize("target", targets.TARGETS, ids=lambda target: target.name)
+def test_boards_are_named_once_and_say_their_cpu() -> None:
+    rows = targets.boards()
+    assert len({row["name"] for row in rows} | set(DESIGN_NAMES)) == len(rows) + len(DESIGN_NAMES)
+    for row in rows:
+        target, base = targets.resolve(row["name"]), targets.resolve(row["target"])
+        assert (target.name, target.mcpu) == (row["name"], row["cpu"])
+        assert (target.kernels, target.cpu_flags, target.isa) == (base.kernels, base.cpu_flags, base.isa)
+        assert row["what"]
+        assert row["source"]
+
+
+@pytest.mark.parametrize(
+    ("board", "kernels", "cpu"),
+    [
+        ("raspberrypi3", "arm-neon", "cortex-a53"),
+        ("raspberrypi4", "arm-neon", "cortex-a72"),
+        ("raspberrypi5", "arm-dotprod", "cortex-a76"),
+        ("jetson-nano", "arm-neon", "cortex-a57"),
+        ("jetson-orin", "arm-dotprod", "cortex-a78ae"),
+        ("graviton2", "arm-dotprod", "neoverse-n1"),
+        ("graviton3", "arm-i8mm", "neoverse-v1"),
+        ("cortex-a55", "arm-dotprod", "cortex-a55"),
+    ],
+)
+def test_boards_that_people_have(board: str, kernels: str, cpu: str) -> None:
+    target = targets.resolve(board)
+    assert (target.kernels, target.mcpu, target.machine) == (kernels, cpu, "aarch64")
+
+
+ALL = (*targets.TARGETS, *targets.BOARD_TARGETS)
+
+
+@pytest.mark.parametrize("target", ALL, ids=lambda target: target.name)
 def test_tvm_and_llvm_know_every_row(target: targets.Target) -> None:
     made = target.to_tvm()
     has = tvm.get_global_func("target.target_has_feature")
@@ -109,7 +142,7 @@ def test_tvm_and_llvm_know_every_row(target: targets.Target) -> None:
             assert has(feature[1:], made), feature
 
 
-@pytest.mark.parametrize("target", targets.TARGETS, ids=lambda target: target.name)
+@pytest.mark.parametrize("target", ALL, ids=lambda target: target.name)
 def test_llvm_uses_no_vector_extension_beyond_the_required_flags(target: targets.Target) -> None:
     as_custom = targets.resolve(target.to_tvm())
     assert set(as_custom.cpu_flags) <= {"avx", *target.cpu_flags} | (

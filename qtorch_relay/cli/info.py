@@ -34,16 +34,16 @@ def ops(
 
 
 def targets(as_json: Json = False) -> None:
-    """List the targets, whether they have int8 kernels, and whether this machine runs them.
+    """List the targets, whether they have int8 kernels and whether this machine runs them, and the boards by name.
 
     Example: qtorch-relay targets
     """
-    from qtorch_relay.target import host_cpu, resolve
+    from qtorch_relay.target import boards, host_cpu, resolve
     from qtorch_relay.target import targets as target_rows
 
     rows, best = target_rows(), resolve("host").name
     if as_json:
-        print_json({"cpu": host_cpu().model, "host": best, "targets": rows})
+        print_json({"cpu": host_cpu().model, "host": best, "targets": rows, "boards": boards()})
         return
     print_table(
         f"{host_cpu().model}; host is {best}",
@@ -57,4 +57,9 @@ def targets(as_json: Json = False) -> None:
             )
             for row in rows
         ],
+    )
+    print_table(
+        "boards and CPUs, which --target takes as well",
+        ("board", "what it is", "CPU", "target"),
+        [(row["name"], row["what"], row["cpu"], row["target"]) for row in boards()],
     )

@@ -231,6 +231,7 @@ def dot_unit(isa: Isa, spec: Conv2dSpec) -> DotUnit:
         source=dot.SOURCE,
         interleaves=isa.requantizes_among_dots,
         at_once=dot.AT_ONCE,
+        spread_cycles=dot.SPREAD_CYCLES,
     )
 
 

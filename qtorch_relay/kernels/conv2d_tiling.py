@@ -68,8 +68,9 @@ class DotUnit:
     """What plans must know of an instruction set's dot product.
 
     lanes: int32 accumulators of a vector. registers: for accumulators, a row of weights and a vector of activations.
-    dot_cycles, weight_cycles: what the products of a vector take, and what is made of its weights before, where one
-    full-width instruction is one cycle. steps: how often activations and weights are loaded for a dot.
+    dot_cycles, weight_cycles, spread_cycles: what the products of a vector take, and what is made of its weights and of
+    activations before, where one full-width instruction is one cycle. steps: how often activations and weights are
+    loaded for a dot.
     copied_bytes: of each activation in the copy it is read from, None if it is read where it is.
     in_tiles: registers have two dimensions; two of pixels, two of channels and their four of sums are used at once.
     source: how activations are read, see Dot.SOURCE.
@@ -87,6 +88,7 @@ class DotUnit:
     in_tiles: bool = False
     interleaves: bool = False
     at_once: int = 1
+    spread_cycles: float = 0.0
 
     def max_pixels(self, vectors: int) -> int:
         """Returns the most pixels of a register tile of so many vectors of channels."""
@@ -149,7 +151,7 @@ def _cycles_by_element(pixels: int, vectors: int, dots: int, real: bool, unit: D
     """
     accumulators = pixels * vectors
     loads = vectors + pixels / unit.at_once
-    per_dot = max(accumulators * unit.dot_cycles + vectors * unit.weight_cycles, 4) + 0.3 * loads
+    per_dot = max(accumulators * unit.dot_cycles + pixels * unit.spread_cycles, 4) + 0.3 * loads
     epilogue = (8.0 if real else 6.0) + 1.5
     return dots * per_dot + accumulators * (epilogue + 1) + 10
 

@@ -22,7 +22,8 @@ class Dot(Protocol):
     counts, so the steps may be far apart. form: how, in words for reports.
     AT_ONCE: most dots next to each other whose activations one read takes.
     EXTRA_REGISTERS: live in a loop of dots beside the accumulators, a row of weights and what is read of activations.
-    CYCLES, WEIGHT_CYCLES: what the products and what is made of a vector of weights before take, see DotUnit.
+    CYCLES, WEIGHT_CYCLES, SPREAD_CYCLES: what the products take, and what is made of a vector of weights and of
+    activations before, see DotUnit.
     SOURCE: how u8 activations are read: as int8 they are moved down by 128, as uint16 widened.
     """
 
@@ -32,6 +33,7 @@ class Dot(Protocol):
     EXTRA_REGISTERS: int
     CYCLES: float
     WEIGHT_CYCLES: float
+    SPREAD_CYCLES: float
     SOURCE: Literal["uint8", "uint16", "int8"]
 
     def weights(self, packed: Buffer, address: Expr, step: int) -> Expr:

@@ -25,7 +25,7 @@ from qtorch_relay.kernels.arguments import (
     pool_arguments,
     quantize_arguments,
 )
-from qtorch_relay.kernels.arm.isas import DOTPROD, I8MM
+from qtorch_relay.kernels.arm.isas import DOTPROD, I8MM, NEON
 from qtorch_relay.kernels.concatenate import build_concatenate, concatenate_reference, pack_concatenate
 from qtorch_relay.kernels.conv2d import build_conv2d, build_dense, why_not_conv2d
 from qtorch_relay.kernels.conv2d_pack import pack_conv2d, pack_dense
@@ -148,9 +148,9 @@ _SHARES = {
     "x86-avx2": (0, 2),
     "x86-avx512": (1, 2),
     "x86-avxvnni": (1, 3),
-    "arm-neon": (0, 3),
-    "arm-dotprod": (1, 3),
-    "arm-i8mm": (2, 3),
+    "arm-neon": (0, 5),
+    "arm-dotprod": (1, 5),
+    "arm-i8mm": (2, 5),
 }
 
 
@@ -162,7 +162,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
         return whole[start::step]
 
     def narrow(more: tuple[Any, ...]) -> tuple[Any, ...]:
-        return more if isa.LANES <= 8 else ()
+        return {8: more, 4: share(more)}.get(isa.LANES, ())
 
     dot = f"1x{isa.LANES}x4" if isa.tiles is None else f"16x{isa.LANES}x64"
     codes, suffix = f"x{4 * isa.LANES}", isa.NAME.replace("-", "_")
@@ -370,7 +370,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
     )
 
 
-ISAS: tuple[Isa, ...] = (AVX2, AVXVNNI, AVX512, AVX512VNNI, AMX, DOTPROD, I8MM)
+ISAS: tuple[Isa, ...] = (AVX2, AVXVNNI, AVX512, AVX512VNNI, AMX, NEON, DOTPROD, I8MM)
 
 # What tile registers compute; the other kernels of AMX machines are those of AVX-512 VNNI.
 _ON_TILES = (DenseSpec, DynamicDenseSpec)

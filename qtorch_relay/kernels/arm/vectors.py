@@ -12,7 +12,7 @@ from qtorch_relay._tvm import T
 from qtorch_relay.kernels.isa import DOT, Dot, Isa
 from qtorch_relay.kernels.spec import CodeDtype, PairSums
 from qtorch_relay.kernels.store_lanes import store_lanes
-from qtorch_relay.kernels.tir import Buffer, Expr, intrinsic, lanes_of, load, splat, vector
+from qtorch_relay.kernels.tir import Buffer, Expr, intrinsic, lanes_of, load, pick, splat, vector
 
 REGISTER = 16
 """Bytes of a register."""
@@ -182,3 +182,9 @@ def concatenated(low: Expr, high: Expr) -> Expr:
 def add_pairs(values: Expr) -> Expr:
     """Returns the sum of each two s16 next to each other as s32."""
     return intrinsic("int32x4", "llvm.aarch64.neon.saddlp", values)
+
+
+def half(value: Expr, number: int) -> Expr:
+    """Returns the lower (0) or the upper (1) half of a vector."""
+    size = lanes_of(value) // 2
+    return pick(value, range(number * size, (number + 1) * size))

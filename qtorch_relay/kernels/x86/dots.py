@@ -21,6 +21,7 @@ class OneStep(Dot):
     STEPS = 1
     AT_ONCE = 1
     WEIGHT_CYCLES = 0.0
+    SPREAD_CYCLES = 0.0
     SOURCE = "uint8"
 
     def weights(self, packed: Buffer, address: Expr, step: int) -> Expr:
@@ -100,6 +101,7 @@ class WidenedPairs(Dot):
     EXTRA_REGISTERS = 1
     CYCLES = 2.0
     WEIGHT_CYCLES = 1.0
+    SPREAD_CYCLES = 0.0
     SOURCE = "uint16"
 
     def weights(self, packed: Buffer, address: Expr, step: int) -> Expr:
