@@ -18,6 +18,7 @@ help:
 	@echo "make fuzz      random quantized networks against PyTorch, for MINUTES=10"
 	@echo "make bench     every bar: latency beside PyTorch, ONNX Runtime and OpenVINO, memory, start; an hour or more (BENCH=options)"
 	@echo "make board     download an arm64 board that qemu runs, for tests and trials (0.5 GB)"
+	@echo "make reports   accuracy_reports/results: the digits and the eight networks, as HTML and JSON (long; REPORTS=options)"
 	@echo "make clean     remove .venv and caches"
 
 demo: $(INSTALLED)
@@ -48,7 +49,11 @@ MINUTES ?= 10
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
+REPORTS ?=
 BENCH ?=
+reports: $(INSTALLED)
+	$(BIN)/python -m accuracy_reports.reports --again $(REPORTS)
+
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(BENCH)
 

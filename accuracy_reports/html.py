@@ -19,7 +19,7 @@ _FOLDER = "templates"
 # More would only make the file heavy: the rest is in record.json.
 MAX_ROWS = 500
 WORST_LAYERS = 6
-NOTHING = "-"
+NOTHING, NO_BREAK = "-", "\N{NO-BREAK SPACE}"
 
 
 class ReportError(QTorchRelayError):
@@ -92,7 +92,7 @@ class Curve:
 
 def render(record: Record, title: str | None = None) -> str:
     """Returns the report of a record. title: None = the model's name. Raises: ReportError without jinja2."""
-    return _fill(
+    return fill(
         "report.html.j2",
         record=record,
         title=title or record.model.name,
@@ -107,7 +107,7 @@ def render(record: Record, title: str | None = None) -> str:
 def render_checks(old: Record, new: Record, checks: Sequence[Check]) -> str:
     """Returns the comparison of two runs as a page. Raises: ReportError without jinja2."""
     failed = sum(not check.passes for check in checks)
-    return _fill("gate.html.j2", title=new.model.name, old=old, new=new, checks=checks, failed=failed)
+    return fill("gate.html.j2", title=new.model.name, old=old, new=new, checks=checks, failed=failed)
 
 
 def _class_names(classes: Sequence[str]) -> Callable[[int | None], str]:
@@ -121,7 +121,7 @@ def _class_names(classes: Sequence[str]) -> Callable[[int | None], str]:
     return name
 
 
-def _fill(template: str, **values: Any) -> str:
+def fill(template: str, **values: Any) -> str:
     """Returns a filled template, whose own script is the only one that the page allows."""
     try:
         import jinja2
@@ -149,14 +149,16 @@ def percent(share: Share | Gap | float | None, digits: int = 2) -> str:
     if share is None:
         return NOTHING
     value = share if isinstance(share, float) else share.share if isinstance(share, Gap) else share.value
-    if value in (0, 1):
-        return f"{value:.0%}".replace("%", " %")
     least = 10.0**-digits / 100
-    if value < least:
-        return f"<{least:.{digits}%}".replace("%", " %")
-    if value > 1 - least:
-        return f">{1 - least:.{digits}%}".replace("%", " %")
-    return f"{value:.{digits}%}".replace("%", " %")
+    if value in (0, 1):
+        text = f"{100 * value:.0f}"
+    elif value < least:
+        text = f"<{100 * least:.{digits}f}"
+    elif value > 1 - least:
+        text = f">{100 * (1 - least):.{digits}f}"
+    else:
+        text = f"{100 * value:.{digits}f}"
+    return f"{text}{NO_BREAK}%"
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -170,7 +172,7 @@ def latency(value_ms: float | None) -> str:
     """Returns milliseconds with three digits that count."""
     if value_ms is None:
         return NOTHING
-    return f"{value_ms:.0f} ms" if value_ms >= 100 else f"{value_ms:.3g} ms"
+    return f"{value_ms:.0f}{NO_BREAK}ms" if value_ms >= 100 else f"{value_ms:.3g}{NO_BREAK}ms"
 
 
 FILTERS: dict[str, Callable[..., Any]] = {"percent": percent, "number": number, "latency": latency}

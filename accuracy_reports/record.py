@@ -258,8 +258,9 @@ class Layer:
 
     @property
     def label(self) -> str:
-        """What to call it: where it stands in the model, else the value's name."""
-        return self.scope or self.name
+        """What to call it: where it stands in the model, else the value's name if somebody gave it, else the op."""
+        name = self.name if self.name.isidentifier() else self.op.partition("::")[2].partition(".")[0]
+        return self.scope or name or self.op
 
 
 @dataclass(frozen=True, config=_CONFIG)

@@ -141,6 +141,31 @@ def float_model(name: str, engine: str, flow: str = "fx", seed: int = 0, image_s
         return ZooModel(module.eval(), (1, 3, size, size))
 
 
+class Pretrained(NamedTuple):
+    """A network with its published weights; preprocessing: a name that find_preprocessing knows."""
+
+    int8: torch.nn.Module
+    floats: torch.nn.Module
+    engine: str
+    preprocessing: str
+
+
+def pretrained(name: str) -> Pretrained:
+    """Returns one of IMAGE_SIZES with torchvision's default quantized weights, which are downloaded.
+
+    Raises: UnknownModelError if name is unknown.
+    """
+    if name not in IMAGE_SIZES:
+        raise UnknownModelError(f"model {name!r} is unknown; accepted are {', '.join(IMAGE_SIZES)}")
+    models = import_torchvision().models
+    weights = models.get_model_weights(f"quantized_{name}").DEFAULT
+    engine = weights.meta["backend"]
+    with quantized_engine(engine):  # weights are packed for the engine that is set
+        int8 = models.get_model(f"quantized_{name}", weights=weights, quantize=True)
+    floats = models.get_model(name, weights=weights.meta["unquantized"])
+    return Pretrained(int8.eval(), floats.eval(), engine, f"{name}/{weights.name}")
+
+
 def random_images(count: int, size: int, seed: int = 0) -> torch.Tensor:
     """Returns normalized images [count, 3, size, size] with structure at every scale, as photographs have.
 
