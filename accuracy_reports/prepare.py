@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,7 +28,7 @@ from qtorch_relay.capture.notes import noted_engine
 from qtorch_relay.capture.reference import run_reference
 from qtorch_relay.capture.torchscript import capture_model
 from qtorch_relay.demo.model_files import write_digits
-from qtorch_relay.errors import InvalidInputError
+from qtorch_relay.errors import BundleError, InvalidInputError
 from qtorch_relay.output_files import atomic_write
 from qtorch_relay.peers import PeerUnavailableError, export_onnx, frozen_runner, onnxruntime_session
 from qtorch_relay.qparams import PerTensor
@@ -48,7 +48,7 @@ class Request:
 
     model: TorchScript or a bundle; None = the digits demo's. int8_model: what a bundle was made of. batch: None = the
     bundle's, or 1. chunk: None = CHUNK_IMAGES or a batch more. peers: whether ONNX Runtime is run. shard: the i-th of
-    n. command: as the user gave it.
+    n. restart: forgets the journal that is there, once all is checked. command: as the user gave it.
     """
 
     data: Data
@@ -63,6 +63,7 @@ class Request:
     workers: int | None = None
     peers: bool = True
     shard: tuple[int, int] = (1, 1)
+    restart: bool = False
     command: str = ""
 
 
@@ -74,11 +75,14 @@ def prepare(request: Request, folder: Path, working: Working) -> tuple[Setup, He
     """
     dataset = request.data.open()
     images = len(dataset.spread(request.data.images))
-    known = read_header(folder / JOURNAL)
+    known = None if request.restart else read_header(folder / JOURNAL)
     if request.model is None:
         with working("digits demo: the network"):
             request = _with_digits(request, folder)
-    return _Preparation(request, folder, working, dataset, images, known).finish()
+    prepared = _Preparation(request, folder, working, dataset, images, known).finish()
+    if request.restart:
+        (folder / JOURNAL).unlink(missing_ok=True)
+    return prepared
 
 
 class _Preparation:
@@ -194,7 +198,7 @@ class _Preparation:
         return _form(index, spec.fixed_shape[1], q, q is not None)
 
     def _compiled(self) -> CompiledModel:
-        if self.is_bundle or BUNDLE in self.made:
+        if self.is_bundle:
             compiled = load(self.bundle)
             takes = [spec.sizes_in(self.shape) for spec in compiled.inputs]
             if takes != [{}] and (len(takes) != 1 or takes[0] is None):
@@ -203,6 +207,9 @@ class _Preparation:
                     "choose their size with --preprocessing or --crop, and --batch as it was compiled"
                 )
             return compiled
+        if BUNDLE in self.made:
+            with suppress(BundleError):  # unchanged, so written by another version of the format
+                return load(self.bundle)
         with self.working(f"compiling for {self.target}"):
             from qtorch_relay.pipeline import compile as compile_for  # TVM's compiler: seconds that a resumed run saves
 

@@ -61,6 +61,28 @@ def images_in(header: Header, chunks: Sequence[int] | set[int] | range) -> int:
     return sum(min(question.chunk, question.dataset.images - chunk * question.chunk) for chunk in chunks)
 
 
+def with_layers(record: Record, setup: Setup, count: int) -> Record:
+    """Returns a record with what each layer does on so many images, evenly spaced; broken ones are left out.
+
+    Raises:
+        QTorchRelayError: the model cannot be taken apart, or none of the images can be read.
+    """
+    from accuracy_reports.layers import compare_three_ways  # TVM's compiler, which nothing else here needs
+
+    dataset = setup.data.open()
+    float_model = None if setup.float_model is None else str(setup.float_model)
+    layers = compare_three_ways(
+        str(setup.int8_model),
+        float_model,
+        [("x", ((1, *dataset.shape), "float32"))],
+        ([batch.images] for batch in dataset.batches(dataset.spread(min(count, len(dataset))), 1) if len(batch.images)),
+        setup.engine,
+        record.model.target,
+        float_name=setup.float_model.name if setup.float_model else "float",
+    )
+    return replace(record, layers=layers)
+
+
 def record_of(header: Header, totals: Totals, layers: Layers | None = None) -> Record:
     """Returns the record of a run that is done; of a shard, the dataset is the shard's share."""
     dataset = replace(header.question.dataset, images=images_in(header, header.chunks))

@@ -7,7 +7,7 @@ import warnings
 
 import typer
 
-from qtorch_relay.cli import accuracy, bench, calibrate, demo, export_relay, info, model, report, run
+from qtorch_relay.cli import accuracy, bench, calibrate, demo, export_relay, info, merge, model, report, run
 from qtorch_relay.errors import PortablePathWarning, QTorchRelayError
 
 USER_ERROR_STATUS = 2
@@ -35,7 +35,7 @@ for command in (
     bench.bench,
     calibrate.calibrate,
     accuracy.accuracy,
-    accuracy.merge,
+    merge.merge,
     export_relay.export_relay,
     report.report,
 ):

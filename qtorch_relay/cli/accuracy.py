@@ -1,4 +1,4 @@
-"""`qtorch-relay accuracy` and `qtorch-relay merge`: how many images a model gets right, beside PyTorch."""
+"""`qtorch-relay accuracy`: how many images a model gets right, beside PyTorch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qtorch_relay.cli.console import note, print_table, progress, working
+from qtorch_relay.cli.accuracy_results import check_extra, finish, new_folder
+from qtorch_relay.cli.console import note, progress, working
 from qtorch_relay.cli.data_options import (
     Crop,
     Interpolation,
@@ -23,15 +24,14 @@ from qtorch_relay.cli.data_options import (
 )
 from qtorch_relay.cli.open_model import HOST
 from qtorch_relay.cli.options import Engine, Json, TargetName
-from qtorch_relay.errors import InvalidInputError, OutputPathError
+from qtorch_relay.errors import InvalidInputError, QTorchRelayError
 
 if TYPE_CHECKING:
-    from accuracy_reports.record import Program, Record, Share
+    from accuracy_reports.record import Record
+    from accuracy_reports.setup import Setup
     from accuracy_reports.totals import Totals
 
-DIFFERS_STATUS = 1
 _DIGITS = "digits"
-_SHOWN_CHANGES = 10
 
 
 def accuracy(
@@ -105,6 +105,9 @@ def accuracy(
         str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts; `qtorch-relay merge` joins them.")
     ] = None,
     peers: Annotated[bool, typer.Option(help="Run ONNX Runtime beside it, where it takes the model.")] = True,
+    layers: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Compare every layer, too, on N of the images; 0 = none.")
+    ] = 4,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what the folder's journal has.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -116,13 +119,12 @@ def accuracy(
     Example: qtorch-relay accuracy resnet50_int8.pt --float resnet50.pt --data imagenet/val
     --preprocessing resnet50/IMAGENET1K_FBGEMM_V2 --threads 2
     """
-    _check_extra()
+    check_extra()
     from accuracy_reports.prepare import Request, prepare
     from accuracy_reports.setup import Data
 
     chosen = choose_preprocessing(preprocessing, resize, crop, interpolation, mean, std)
     folder = output or Path(f"accuracy-{_DIGITS if model is None else model.stem}")
-    _make_folder(folder, restart=restart)
     request = Request(
         Data(data, chosen, labels, synsets, classes, incomplete, images),
         model,
@@ -136,59 +138,19 @@ def accuracy(
         workers,
         peers,
         _shard(shard),
+        restart,
         shlex.join(["qtorch-relay", *sys.argv[1:]]),
     )
-    setup, header = prepare(request, folder, working)
+    with new_folder(folder):
+        setup, header = prepare(request, folder, working)
     note(f"{header.question.dataset.name}; {header.question.dataset.preprocessing}")
     from accuracy_reports.run import run
 
     with _shown(folder) as tell:
         record = run(setup, header, folder, tell=tell)
-    _finish(record, folder, as_json=as_json)
-
-
-def merge(
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="The folders of all shards of a run.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where record.json is written.")],
-    as_json: Json = False,
-) -> None:
-    """Join the shards of an accuracy run, each exactly once.
-
-    Example: qtorch-relay merge part1 part2 -o whole
-    """
-    _check_extra()
-    from accuracy_reports.merge import merge as merge_shards
-
-    record = merge_shards(folders, shlex.join(["qtorch-relay", *sys.argv[1:]]))
-    _make_folder(output, restart=False)
-    _finish(record, output, as_json=as_json)
-
-
-def _check_extra() -> None:
-    """Raises InvalidInputError where what only this command needs is not installed."""
-    try:
-        import PIL  # noqa: F401
-        import pydantic  # noqa: F401
-    except ImportError as error:
-        raise InvalidInputError(f"{error.name} is not installed; pip install 'qtorch-relay[accuracy]'") from error
-
-
-def _make_folder(folder: Path, *, restart: bool) -> None:
-    """Makes a run's folder. restart: without the journal that it may have."""
-    from accuracy_reports.journal import JOURNAL
-
-    try:
-        folder.mkdir(exist_ok=True)
-        if restart:
-            (folder / JOURNAL).unlink(missing_ok=True)
-    except FileExistsError:
-        raise OutputPathError(f"cannot write to {folder}: it is a file; give the name of a folder") from None
-    except FileNotFoundError:
-        raise OutputPathError(
-            f"cannot write {folder}: the folder {folder.parent} does not exist; make it first"
-        ) from None
-    except OSError as error:
-        raise OutputPathError(f"cannot write {folder}: {error.strerror}") from error
+    if layers and setup.int8_model is not None and header.shard == (1, 1):
+        record = _with_layers(record, setup, folder, layers)
+    finish(record, folder, as_json=as_json)
 
 
 def _shard(text: str | None) -> tuple[int, int]:
@@ -231,68 +193,15 @@ def _so_far(totals: Totals) -> str:
     return f"top-1 {ours.top1.value:.2%}{differing}"
 
 
-def _finish(record: Record, folder: Path, *, as_json: bool) -> None:
-    """Writes the record, prints it, and exits with status 1 if an answer or code is not PyTorch's."""
-    from accuracy_reports import record as records
-    from accuracy_reports.run import RECORD
+def _with_layers(record: Record, setup: Setup, folder: Path, count: int) -> Record:
+    """Returns the record with what each layer does; without it, and a note, where the model cannot be taken apart."""
+    from accuracy_reports.record import write_record
+    from accuracy_reports.run import RECORD, with_layers
 
-    records.write_record(record, folder / RECORD)
-    if as_json:
-        print(records.to_json(record).decode(), end="")
-    else:
-        _print(record)
-        print(f"{folder / RECORD}")
-    ours = record.program(records.OURS)
-    if ours is not None and any(_differs(share) for share in (ours.differing_codes, ours.differing_images)):
-        raise typer.Exit(DIFFERS_STATUS)
-    if ours is not None and ours.agreement is not None and ours.agreement.count != ours.agreement.of:
-        raise typer.Exit(DIFFERS_STATUS)
-
-
-def _differs(share: Share | None) -> bool:
-    return share is not None and share.count > 0
-
-
-def _print(record: Record) -> None:
-    columns = (
-        "program",
-        "top-1>",
-        "top-5>",
-        "answers as PyTorch int8>",
-        "codes that differ>",
-        "latency (median)>",
-        "images/s>",
-    )
-    title = (
-        f"{record.model.name} on {record.dataset.name}: {record.dataset.images} images, {len(record.broken)} broken, "
-        f"engine {record.model.engine}, target {record.model.target}"
-    )
-    print_table(title, columns, [_cells(program) for program in record.programs if program.problem is None])
-    for program in record.programs:
-        if program.problem is not None:
-            note(f"{program.name}: {program.problem}")
-    for broken in record.broken:
-        note(f"broken: {broken.id}: {broken.reason}")
-    for change in record.changed[:_SHOWN_CHANGES]:
-        names = record.dataset.classes
-        label = "" if change.label is None else f" where {names[change.label]} is right"
-        answers = f"{names[change.found]} in place of {names[change.expected]}{label}"
-        note(f"{change.program}: {answers}: {change.images} x")
-
-
-def _cells(program: Program) -> tuple[str, ...]:
-    codes, latency = program.differing_codes, program.latency_ms
-    return (
-        program.name,
-        _share(program.top1),
-        _share(program.top5),
-        "" if program.agreement is None else f"{program.agreement.count} of {program.agreement.of}",
-        "" if codes is None else f"{codes.count} of {codes.of}",
-        "" if latency is None else f"{latency:.3f} ms",
-        "" if program.images_per_s is None else f"{program.images_per_s:.1f}",
-    )
-
-
-def _share(share: Share | None) -> str:
-    """Returns a share with its 95 % interval."""
-    return "" if share is None else f"{share.value:.2%} ({share.low:.2%} to {share.high:.2%})"
+    write_record(record, folder / RECORD)  # it has taken longer than what follows
+    try:
+        with working("comparing layers"):
+            return with_layers(record, setup, count)
+    except QTorchRelayError as error:
+        note(f"layers: {error}")
+        return record

@@ -36,6 +36,7 @@ class Tree:
 
     def command(self, data: Path, run: str, *more: str) -> list[str]:
         settings = ["--engine", ENGINE, "--resize", "18", "--crop", "16", "--chunk", str(CHUNK), "--workers", "2"]
+        settings += ["--layers", "0"]
         paths = [str(self.models[0]), "--float", str(self.models[1]), "--data", str(data), "-o", str(self.runs / run)]
         return [sys.executable, "-c", MAIN, "accuracy", *paths, *settings, *more]
 
@@ -73,6 +74,7 @@ def kill_after(command: list[str], journal: Path, lines: int) -> None:
 def undisturbed(tree: Tree) -> Record:
     done = finish(tree.command(tree.flat, "undisturbed"))
     assert done.returncode == 0, done.stderr
+    assert (tree.runs / "undisturbed" / "report.html").read_text().lstrip().lower().startswith("<!doctype html>")
     return read_record(tree.runs / "undisturbed" / "record.json")
 
 

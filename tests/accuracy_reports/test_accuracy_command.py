@@ -1,0 +1,116 @@
+"""`qtorch-relay accuracy` and `merge`: what they print, write and refuse; counting is tested in test_runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from accuracy_reports.record import FLOAT, INT8, ONNX_RUNTIME, OURS, read_record
+from qtorch_relay import cli
+from tests.accuracy_reports.small_runs import ENGINE, write_arrays, write_models
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Returns a function that runs `qtorch-relay` with arguments in this process: status, stdout, stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["qtorch-relay", *map(str, arguments)])
+        status: Any = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = stop.code or 0
+        return status, *capsys.readouterr()
+
+    monkeypatch.setattr("warnings.showwarning", None)
+    return call
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """An int8 model, its float model, images."""
+    return (*write_models(tmp_path, 10), write_arrays(tmp_path / "images.npz", 20, 10))
+
+
+def test_the_digits_are_the_default_and_right(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run("accuracy")
+    assert status == 0, err
+    assert "360 images, 0 broken" in out
+    record = read_record(tmp_path / "accuracy-digits" / "record.json")
+    top1 = {program.name: program.top1.value for program in record.programs}
+    assert list(top1) == [FLOAT, INT8, OURS, ONNX_RUNTIME]
+    assert top1[FLOAT] >= 0.97
+    assert abs(top1[FLOAT] - top1[INT8]) <= 0.01
+    ours = record.program(OURS)
+    assert (ours.agreement.count, ours.differing_codes.count, ours.differing_codes.of) == (360, 0, 3600)
+    assert record.layers.images == 4
+    assert record.environment.command == "qtorch-relay accuracy"
+    assert "<!doctype html>" in (tmp_path / "accuracy-digits" / "report.html").read_text().lower()
+
+
+def test_shards_and_merge(run: Run, tmp_path: Path, files: tuple[Path, Path, Path]) -> None:
+    common = ("accuracy", files[0], "--float", files[1], "--data", files[2], "--engine", ENGINE, "--layers", 0)
+    common = (*common, "--no-peers", "--chunk", 4)
+    for i in (1, 2):
+        status, _, err = run(*common, "-o", tmp_path / f"part{i}", "--shard", f"{i}/2")
+        assert status == 0, err
+    status, out, err = run("merge", tmp_path / "part1", tmp_path / "part2", "-o", tmp_path / "whole", "--json")
+    assert status == 0, err
+    assert json.loads(out)["dataset"]["images"] == 20
+    assert read_record(tmp_path / "whole" / "record.json").program(OURS).images == 20
+    assert read_record(tmp_path / "part1" / "record.json").program(OURS).images == 12
+    status, _, err = run("merge", tmp_path / "part1", "-o", tmp_path / "other")
+    assert (status, err) == (2, "error: shard 2/2 is missing; run it with --shard, or give its folder\n")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_run_is_begun_anew_only_when_all_is_right(run: Run, tmp_path: Path, files: tuple[Path, Path, Path]) -> None:
+    common = ("accuracy", files[0], "--data", files[2], "--engine", ENGINE, "--layers", 0, "--no-peers")
+    common = (*common, "-o", tmp_path / "run")
+    assert run(*common)[0] == 0
+    before = (tmp_path / "run" / "journal.jsonl").read_bytes()
+    assert run(*common, "--images", 10)[0] == 2
+    assert run(*common, "--images", 100, "--restart")[0] == 2
+    assert (tmp_path / "run" / "journal.jsonl").read_bytes() == before
+    status, out, err = run(*common, "--images", 10, "--restart")
+    assert status == 0, err
+    assert "10 images" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--shard", "3/2"), "--shard is '3/2'; accepted is I/N"),
+        (("--preprocessing", "lenet"), "preprocessing 'lenet' is unknown"),
+        (("--crop", "32"), "float32 images are preprocessed already"),
+        (("--images", "21"), "21 images are asked for; accepted are 1 to 20"),
+        (("--classes", "x"), "--classes means nothing for these images"),
+        (("--float", "missing.pt"), "missing.pt cannot be read"),
+        (("-o", "missing/run"), "the folder missing does not exist"),
+        (("-o", "images.npz"), "it is a file"),
+    ],
+)
+def test_refusals(
+    run: Run,
+    tmp_path: Path,
+    files: tuple[Path, Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run("accuracy", files[0], "--data", files[2], "--engine", ENGINE, *arguments)
+    assert status == 2, err
+    assert message in err
+    assert err.count("error:") == 1
+    assert not any(tmp_path.glob("accuracy-*"))
+    assert out == ""
