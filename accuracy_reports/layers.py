@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accuracy_reports.alone import FloatOps
+from accuracy_reports.compare import Place, here
 from accuracy_reports.counterparts import Counterpart, Reads, find_counterparts, module_name, why_missing
 from accuracy_reports.cuts import Cut, cut_every_float
 from accuracy_reports.gaps import CodeSums, GapSums, View, has_histogram, real_of, view_floats
@@ -27,7 +28,7 @@ from qtorch_relay.errors import InvalidInputError
 from qtorch_relay.frontend.importer import ImportedLayer, import_graph
 from qtorch_relay.pipeline import compile_imported
 from qtorch_relay.qparams import PerTensor, QuantizedTensor
-from qtorch_relay.runtime import CompiledModel
+from qtorch_relay.runtime.model import Model
 
 Arrays = Sequence[npt.NDArray[Any]]
 
@@ -42,6 +43,7 @@ def compare_three_ways(
     *,
     kernels: bool = True,
     float_name: str = "float",
+    place: Place = here,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Layers:
     """Compares every layer of a compiled model with PyTorch int8 and with the float model that it was made from.
@@ -49,13 +51,13 @@ def compare_three_ways(
     model, input_infos, engine, target, kernels: as in qtorch_relay.compile; the target must run on this host.
     float_model: as model; None leaves the float columns out. float_name: what to call it.
     batches: the model's inputs, one array each, of the sizes in input_infos; as many as wanted.
-    progress: told the number of images that are done.
+    place: takes the compiled program to where it runs. progress: told the number of images that are done.
 
     Raises: InvalidInputError if there is no batch; what compiling and run_reference raise.
     """
     captured = capture_model(model, input_infos, engine)
     floats = None if float_model is None else capture_model(float_model, input_infos, engine)
-    run = ThreeWays(captured, floats, target, kernels=kernels)
+    run = ThreeWays(captured, floats, target, kernels=kernels, place=place)
     for batch in batches:
         run.add(list(batch))
         progress(run.images)
@@ -119,16 +121,17 @@ class ThreeWays:
         *,
         kernels: bool = True,
         program: Graph | None = None,
+        place: Place = here,
     ) -> None:
         """program: the graph that is compiled; None = the captured one. Its values are named alike."""
         self.images = 0
         self._captured, self._floats = captured, floats
-        self._target, self._kernels = target, kernels
+        self._target, self._kernels, self._place = target, kernels, place
         self._program_graph = captured.graph if program is None else program
         self._reads = Reads(captured.graph)
         self._float_ops = None if floats is None else FloatOps(floats)
         self._counterparts = {} if floats is None else find_counterparts(captured.graph, floats.graph)
-        self._compiled: tuple[Cut, CompiledModel] | None = None
+        self._compiled: tuple[Cut, Model] | None = None
         self._sums: list[_Sums] = []
 
     def add(self, inputs: Arrays) -> None:
@@ -152,11 +155,11 @@ class ThreeWays:
             raise InvalidInputError("there are no images to compare the layers on; give at least one")
         return Layers(self.images, float_name, tuple(sums.result() for sums in self._sums))
 
-    def _compile(self, reference: ReferenceRun, floats: ReferenceRun | None) -> tuple[Cut, CompiledModel]:
+    def _compile(self, reference: ReferenceRun, floats: ReferenceRun | None) -> tuple[Cut, Model]:
         """Compiles a program that returns every layer, each op reading PyTorch's floats (see cuts)."""
         cut = cut_every_float(self._program_graph, reference)
         imported = import_graph(cut.graph, all_layers=True)
-        program = compile_imported(imported, self._target, kernels=self._kernels)
+        program = self._place(compile_imported(imported, self._target, kernels=self._kernels))
         self._sums = [self._start(layer, reference, floats) for layer in imported.layers]
         return cut, program
 

@@ -22,6 +22,7 @@ from qtorch_relay.cli.options import (
     set_threads,
     summarize_report,
 )
+from qtorch_relay.cli.three_ways import ThreeWaysRequest, check_three_ways, compare_layers, print_layers, to_json
 from qtorch_relay.errors import OutputPathError
 from qtorch_relay.output_files import atomic_write, check_output_path
 from qtorch_relay.runtime.remote import choose_boards
@@ -126,6 +127,19 @@ def compare(
         Path | None, typer.Option(metavar="FILE", help="Inputs (.npy or .npz). Default: seeded random ones.")
     ] = None,
     portable: Annotated[bool, typer.Option("--portable", help="Compare the portable path, not the kernels.")] = False,
+    float_model: Annotated[
+        Path | None,
+        typer.Option(
+            "--float", metavar="FILE", help="The float model (TorchScript): tells what each layer loses by it."
+        ),
+    ] = None,
+    images: Annotated[
+        int, typer.Option(metavar="N", min=1, help="With --float: random inputs to compare the layers on.")
+    ] = 4,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="With --float: record.json, for `qtorch-relay report`."),
+    ] = None,
     threads: Threads = None,
     rpc: Rpc = None,
     tracker: Tracker = None,
@@ -136,15 +150,18 @@ def compare(
     """Compare every layer with PyTorch's own. Exit status 1 if a code differs, or a float by more than rounding.
 
     A float layer reads PyTorch's floats. It may differ by 32 float32 steps at its largest value, or by the root of as
-    many as it adds up. With --rpc or --tracker our layers run on a board, PyTorch's here.
+    many as it adds up. With --rpc or --tracker our layers run on a board, PyTorch's here. With --float every layer is
+    compared three ways, and its loss told as the quantization's or the compiler's, the worst layer first.
 
     Example: qtorch-relay compare resnet18.pt --input x:1,3,224,224 --engine fbgemm
+    Example: qtorch-relay compare resnet18_int8.pt --input x:1,3,224,224 --float resnet18.pt -o record.json
     Example: qtorch-relay compare resnet18.pt --input x:1,3,224,224 --target arm-neon --rpc 192.168.1.20:9090
     """
     from accuracy_reports.compare import compare_model, here
     from qtorch_relay.runtime.arrays import input_infos_of, read_arrays
     from qtorch_relay.target import check_runnable, resolve
 
+    check_three_ways(float_model, output)
     boards = choose_boards(rpc, tracker, key, timeout)
     resolved = resolve(target)
     if boards is None:
@@ -158,8 +175,12 @@ def compare(
         result = compare_model(
             str(model), input_infos, engine, resolved, kernels=not portable, inputs=given, place=place
         )
+    layers = None
+    if float_model is not None:
+        asked = ThreeWaysRequest(model, float_model, input_infos, result.engine, resolved, not portable, given, images)
+        layers = compare_layers(asked, place, output)
     if as_json:
-        print_json(result.to_json())
+        print_json(result.to_json() | ({} if layers is None else {"three_ways": to_json(layers)}))
     else:
         print_table(
             f"{model.name}: engine {result.engine}, target {result.target}, {result.path}",
@@ -170,6 +191,8 @@ def compare(
             note(message)
         for line in _summary(result):
             print(line)
+        if layers is not None:
+            print_layers(layers)
     if result.wrong:
         raise typer.Exit(DIFFERS_STATUS)
 
