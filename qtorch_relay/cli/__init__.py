@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
+from collections.abc import Callable
 
 import typer
 
@@ -23,30 +25,33 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-NAMES = {"import_model": "import", "compile_model": "compile", "export_relay": "export-relay"}
-for command in (
-    demo.demo,
-    info.ops,
-    info.targets,
-    model.import_model,
-    model.compile_model,
-    run.run,
-    model.compare,
-    bench.bench,
-    calibrate.calibrate,
-    accuracy.accuracy,
-    merge.merge,
-    export_relay.export_relay,
-    report.report,
-):
-    app.command(
-        name=NAMES.get(command.__name__, command.__name__),
-        rich_help_panel=None,
-    )(command)
+COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "First": {"demo": demo.demo},
+    "From a float model": {"calibrate": calibrate.calibrate},
+    "From an int8 model": {
+        "import": model.import_model,
+        "compile": model.compile_model,
+        "run": run.run,
+        "bench": bench.bench,
+        "export-relay": export_relay.export_relay,
+    },
+    "Proof": {
+        "compare": model.compare,
+        "accuracy": accuracy.accuracy,
+        "merge": merge.merge,
+        "report": report.report,
+    },
+    "What there is": {"ops": info.ops, "targets": info.targets},
+}
+for panel, commands in COMMANDS.items():
+    for name, command in commands.items():
+        app.command(name=name, rich_help_panel=panel)(command)
 
 
 def main() -> None:
     """Runs the command line; an error the user can cause is one message and exit status 2."""
+    # PyTorch's C++ tells developers on standard error that its quantized tensors are deprecated
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     warnings.filterwarnings("ignore", module=r"(torch|torchvision|tvm|onnxruntime)(\.|$)")
     # `compile` says it in its report
     warnings.filterwarnings("ignore", category=PortablePathWarning)
