@@ -32,7 +32,9 @@ from qtorch_relay.errors import BundleError, InvalidInputError
 from qtorch_relay.output_files import atomic_write
 from qtorch_relay.peers import PeerUnavailableError, export_onnx, frozen_runner, onnxruntime_session
 from qtorch_relay.qparams import PerTensor
-from qtorch_relay.runtime import CompiledModel, load
+from qtorch_relay.runtime import load
+from qtorch_relay.runtime.bundle import read_manifest
+from qtorch_relay.runtime.interface import Interface
 from qtorch_relay.target import check_runnable, resolve
 
 BUNDLE, ONNX = "model.qtr", "model.onnx"
@@ -48,7 +50,8 @@ class Request:
 
     model: TorchScript or a bundle; None = the digits demo's. int8_model: what a bundle was made of. batch: None = the
     bundle's, or 1. chunk: None = CHUNK_IMAGES or a batch more. peers: whether ONNX Runtime is run. shard: the i-th of
-    n. restart: forgets the journal that is there, once all is checked. command: as the user gave it.
+    n. restart: forgets the journal that is there, once all is checked. command: as the user gave it. elsewhere: our
+    program runs on a board, so this host need not be able to.
     """
 
     data: Data
@@ -65,6 +68,7 @@ class Request:
     shard: tuple[int, int] = (1, 1)
     restart: bool = False
     command: str = ""
+    elsewhere: bool = False
 
 
 def prepare(request: Request, folder: Path, working: Working) -> tuple[Setup, Header]:
@@ -105,12 +109,13 @@ class _Preparation:
         files = {OURS: self.model, INT8: self.int8_model, FLOAT: request.float_model}
         self.sha256 = {name: sha256_of(path) for name, path in files.items() if path is not None}
         if self.is_bundle:
-            compiled = load(self.bundle)
-            self.engine, self.target = compiled.engine, compiled.target.name
-            self.batch = request.batch or _batch_of(compiled)
+            program = self._read_bundle()
+            self.engine, self.target = program.engine, program.target.name
+            self.batch = request.batch or _batch_of(program)
         else:
             resolved = resolve(request.target)
-            check_runnable(resolved)
+            if not request.elsewhere:
+                check_runnable(resolved)
             self.engine, self.target = resolve_engine(noted_engine(self.model, request.engine)), resolved.name
             self.batch = request.batch or 1
         self.shape = (self.batch, *dataset.shape)
@@ -190,16 +195,22 @@ class _Preparation:
         return _form(index, tensor.shape[1], found, False)
 
     def _logits_of_bundle(self) -> LogitsForm:
-        outputs = load(self.bundle).interface.tensors_at(self.batch)
-        outputs = outputs[len(outputs) - len(load(self.bundle).outputs) :]
+        program = self._read_bundle()
+        outputs = program.tensors_at(self.batch)[len(program.inputs) :]
         index = find_logits([spec.fixed_shape for spec in outputs], self.batch)
         spec = outputs[index]
         q = spec.qparams if isinstance(spec.qparams, PerTensor) else None
         return _form(index, spec.fixed_shape[1], q, q is not None)
 
-    def _compiled(self) -> CompiledModel:
+    def _read_bundle(self) -> Interface:
+        """Returns what the bundle's program takes and gives: that which this host runs, or the first for a board."""
+        if self.request.elsewhere:
+            return read_manifest(self.bundle).variants[0].interface
+        return load(self.bundle).interface
+
+    def _compiled(self) -> Interface:
         if self.is_bundle:
-            compiled = load(self.bundle)
+            compiled = self._read_bundle()
             takes = [spec.sizes_in(self.shape) for spec in compiled.inputs]
             if takes != [{}] and (len(takes) != 1 or takes[0] is None):
                 raise InvalidInputError(
@@ -209,19 +220,19 @@ class _Preparation:
             return compiled
         if BUNDLE in self.made:
             with suppress(BundleError):  # unchanged, so written by another version of the format
-                return load(self.bundle)
+                return self._read_bundle()
         with self.working(f"compiling for {self.target}"):
             from qtorch_relay.pipeline import compile as compile_for  # TVM's compiler: seconds that a resumed run saves
 
-            compiled = compile_for(str(self.model), self.infos, self.target, self.engine)
-            compiled.save(self.bundle)
-        return compiled
+            model = compile_for(str(self.model), self.infos, self.target, self.engine)
+            model.save(self.bundle)
+        return model.interface
 
     def _onnx(self, logits: LogitsForm, missing: dict[str, str]) -> Path | None:
         """Returns the model as ONNX if ONNX Runtime takes it; else says why not in missing."""
         path = self.folder / ONNX
         if self.int8_model is None or not self.request.peers:
-            missing[ONNX_RUNTIME] = "left out (--no-peers)" if self.int8_model else missing[INT8]
+            missing[ONNX_RUNTIME] = "left out (--no-peers, or on a board)" if self.int8_model else missing[INT8]
             return None
         if ONNX in self.made:
             return path
@@ -278,7 +289,7 @@ def _form(index: int, classes: int, qparams: PerTensor | None, is_quantized: boo
     return LogitsForm(index, classes, qparams.scale, qparams.zero_point, is_quantized)
 
 
-def _batch_of(compiled: CompiledModel) -> int:
+def _batch_of(compiled: Interface) -> int:
     first = compiled.inputs[0].shape[0] if compiled.inputs and compiled.inputs[0].shape else 1
     return first if isinstance(first, int) else 1
 

@@ -14,11 +14,14 @@ from accuracy_reports.logits import LogitsForm
 from accuracy_reports.record import FLOAT, INT8, ONNX_RUNTIME, OURS
 from accuracy_reports.setup import Setup
 from qtorch_relay.peers import Logits, Program, frozen_runner, onnxruntime_session
-from qtorch_relay.runtime import CompiledModel, load, set_num_threads
+from qtorch_relay.runtime import load, set_num_threads
+from qtorch_relay.runtime.model import Model
 
 
-def open_programs(setup: Setup) -> list[Program]:
+def open_programs(setup: Setup, open_ours: Callable[[Path], Model] = load) -> list[Program]:
     """Returns the programs of a setup, PyTorch int8 before those that are compared with it.
+
+    open_ours: makes our program of the bundle; by default in this process.
 
     Raises:
         QTorchRelayError: a file is damaged or gone, or ONNX Runtime refuses the model it took before.
@@ -30,7 +33,7 @@ def open_programs(setup: Setup) -> list[Program]:
     if setup.int8_model is not None:
         programs.append(torch_classifier(INT8, setup.int8_model, setup.engine, setup.logits))
     set_num_threads(setup.threads)
-    programs.append(our_classifier(load(setup.bundle), setup.logits))
+    programs.append(our_classifier(open_ours(setup.bundle), setup.logits))
     if setup.onnx_model is not None:
         run = onnxruntime_session(setup.onnx_model.read_bytes(), setup.threads)
         programs.append(
@@ -39,7 +42,7 @@ def open_programs(setup: Setup) -> list[Program]:
     return programs
 
 
-def our_classifier(model: CompiledModel, form: LogitsForm, name: str = OURS) -> Program:
+def our_classifier(model: Model, form: LogitsForm, name: str = OURS) -> Program:
     """Returns a compiled model, here or on another machine, as a program."""
     return Program(name, _as_it_is, lambda x: model.run_flat([x]), lambda out: form.of_array(out[form.index]))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qtorch_relay.cli.accuracy_results import check_extra, finish, new_folder
+from qtorch_relay.cli.board_options import Key, Ray, Rpc, Timeout, Tracker
 from qtorch_relay.cli.console import note, progress, working
 from qtorch_relay.cli.data_options import (
     Crop,
@@ -25,9 +26,12 @@ from qtorch_relay.cli.data_options import (
 from qtorch_relay.cli.open_model import HOST
 from qtorch_relay.cli.options import Engine, Json, TargetName
 from qtorch_relay.errors import InvalidInputError, QTorchRelayError
+from qtorch_relay.runtime.remote import Boards, choose_boards
+from qtorch_relay.runtime.remote_session import DEFAULT_TIMEOUT_S
 
 if TYPE_CHECKING:
     from accuracy_reports.record import Record
+    from accuracy_reports.run import Schedule
     from accuracy_reports.setup import Setup
     from accuracy_reports.totals import Totals
 
@@ -109,17 +113,28 @@ def accuracy(
         int, typer.Option(metavar="N", min=0, help="Compare every layer, too, on N of the images; 0 = none.")
     ] = 4,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what the folder's journal has.")] = False,
+    ray: Ray = None,
+    rpc: Rpc = None,
+    tracker: Tracker = None,
+    key: Key = None,
+    timeout: Timeout = DEFAULT_TIMEOUT_S,
     as_json: Json = False,
 ) -> None:
     """Count how many images a model gets right, and whether every answer and code is PyTorch's. Exit status 1 if not.
 
     PyTorch in float (--float) and int8, the compiled program and ONNX Runtime see the same images. A run that was
     stopped goes on where it was when the same command is given again.
+    With --ray it runs on a cluster; with --rpc or --tracker the compiled program runs on boards, and its latency is
+    told with the network. A worker or board that dies loses no image and counts none twice.
 
     Example: qtorch-relay accuracy resnet50_int8.pt --float resnet50.pt --data imagenet/val
     --preprocessing resnet50/IMAGENET1K_FBGEMM_V2 --threads 2
+    Example: qtorch-relay accuracy model.qtr --int8 model.pt --data imagenet/val --tracker 192.168.1.2:9190 --key rpi4
     """
     check_extra()
+    boards = choose_boards(rpc, tracker, key, timeout)
+    if boards is not None and ray is not None:
+        raise InvalidInputError("give --ray for a cluster, or --rpc or --tracker for boards, not both")
     from accuracy_reports.prepare import Request, prepare
     from accuracy_reports.setup import Data
 
@@ -136,10 +151,11 @@ def accuracy(
         batch,
         chunk,
         workers,
-        peers,
+        peers and boards is None,
         _shard(shard),
         restart,
         shlex.join(["qtorch-relay", *sys.argv[1:]]),
+        boards is not None,
     )
     with new_folder(folder):
         setup, header = prepare(request, folder, working)
@@ -147,10 +163,29 @@ def accuracy(
     from accuracy_reports.run import run
 
     with _shown(folder) as tell:
-        record = run(setup, header, folder, tell=tell)
-    if layers and setup.int8_model is not None and header.shard == (1, 1):
+        record = run(setup, header, folder, _schedule(boards, ray), tell)
+    if layers and boards is None and setup.int8_model is not None and header.shard == (1, 1):
         record = _with_layers(record, setup, folder, layers)
     finish(record, folder, as_json=as_json)
+
+
+def _schedule(boards: Boards | None, ray: str | None) -> Schedule:
+    """Returns what gives the chunks away: to boards, to a cluster, or to this process."""
+    from accuracy_reports.run import here
+
+    if boards is not None:
+        from accuracy_reports.boards import on_boards
+
+        return on_boards(boards, _go_on_without)
+    if ray is not None:
+        from accuracy_reports.ray_cluster import on_ray
+
+        return on_ray(ray, _go_on_without)
+    return here
+
+
+def _go_on_without(reason: str) -> None:
+    note(f"{reason}; its images go to others")
 
 
 def _shard(text: str | None) -> tuple[int, int]:

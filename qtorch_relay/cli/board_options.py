@@ -1,4 +1,4 @@
-"""The options that say on which board, over the network, a command works."""
+"""The options that say where else a command works: on a board over the network, on a cluster."""
 
 from __future__ import annotations
 
@@ -38,5 +38,13 @@ Timeout: TypeAlias = Annotated[
         min=0.1,
         help="How long a board may take for one answer, and to become free.",
         rich_help_panel=_PANEL,
+    ),
+]
+Ray: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|ADDRESS",
+        help="Share the images among the workers of a Ray cluster: that at ADDRESS, or auto: the one this machine is "
+        "part of, else its own CPUs. The images must lie at the same path on every machine.",
     ),
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from qtorch_relay.errors import RemoteError
 from qtorch_relay.runtime.remote_address import Address, parse_address
 from qtorch_relay.runtime.remote_session import DEFAULT_TIMEOUT_S, Session, connect, connect_by_tracker
+from qtorch_relay.runtime.remote_tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,17 @@ class Boards:
         if self.is_tracker:
             return connect_by_tracker(self.address, self.key, self.timeout_s)
         return connect(self.address, self.key, self.timeout_s)
+
+    def count(self) -> int:
+        """Returns how many boards there are, free or busy.
+
+        Raises:
+            RemoteError: there is no such tracker, or it knows no board with the key.
+        """
+        if not self.is_tracker:
+            return 1
+        with Tracker(self.address) as tracker:
+            return len(tracker.boards(self.key))
 
     def __str__(self) -> str:
         return (
