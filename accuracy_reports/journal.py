@@ -288,6 +288,8 @@ def _lock(file: BinaryIO, path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise JournalError(f"{path} is in use: another run writes it; wait for it, or give another folder") from None
+    except OSError as error:  # some network file systems cannot
+        raise OutputPathError(f"{path} cannot be locked ({error.strerror}); give a folder on another disk") from error
 
 
 def _sync_folder(folder: Path) -> None:

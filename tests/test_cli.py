@@ -2,63 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from qtorch_relay import cli
 from qtorch_relay import target as targets
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.demo.digits import Digits, DigitsNet, FloatLogits, quantize
 from qtorch_relay.demo.programs import save_model
 from qtorch_relay.runtime import load
+from tests.command import Run, runner
 
 COMMANDS = ("demo", "ops", "targets", "import", "compile", "run", "compare", "bench")
 INPUT = ("--input", "x:1,1,8,8")
 ENGINE = ("--engine", "fbgemm")
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a command left: exit status, standard output, standard error."""
-
-    status: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Answer]
-
-
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Returns a function that runs `qtorch-relay` with arguments in this process."""
-
-    def call(*arguments: object) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["qtorch-relay", *map(str, arguments)])
-        status: Any = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = stop.code or 0
-        captured = capsys.readouterr()
-        return Answer(status, captured.out, captured.err)
-
-    monkeypatch.setattr("warnings.showwarning", None)  # restored afterwards: main replaces it
-    return call
+    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="session")

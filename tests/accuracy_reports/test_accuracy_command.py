@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from accuracy_reports.record import FLOAT, INT8, ONNX_RUNTIME, OURS, read_record
-from qtorch_relay import cli
 from tests.accuracy_reports.small_runs import ENGINE, write_arrays, write_models
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.command import Run, runner
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Returns a function that runs `qtorch-relay` with arguments in this process: status, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["qtorch-relay", *map(str, arguments)])
-        status: Any = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = stop.code or 0
-        return status, *capsys.readouterr()
-
-    monkeypatch.setattr("warnings.showwarning", None)
-    return call
+    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -42,9 +24,9 @@ def files(tmp_path: Path) -> tuple[Path, Path, Path]:
 
 def test_the_digits_are_the_default_and_right(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    status, out, err = run("accuracy")
-    assert status == 0, err
-    assert "360 images, 0 broken" in out
+    done = run("accuracy")
+    assert done.status == 0, done.err
+    assert "360 images, 0 broken" in done.out
     record = read_record(tmp_path / "accuracy-digits" / "record.json")
     top1 = {program.name: program.top1.value for program in record.programs}
     assert list(top1) == [FLOAT, INT8, OURS, ONNX_RUNTIME]
@@ -61,29 +43,29 @@ def test_shards_and_merge(run: Run, tmp_path: Path, files: tuple[Path, Path, Pat
     common = ("accuracy", files[0], "--float", files[1], "--data", files[2], "--engine", ENGINE, "--layers", 0)
     common = (*common, "--no-peers", "--chunk", 4)
     for i in (1, 2):
-        status, _, err = run(*common, "-o", tmp_path / f"part{i}", "--shard", f"{i}/2")
-        assert status == 0, err
-    status, out, err = run("merge", tmp_path / "part1", tmp_path / "part2", "-o", tmp_path / "whole", "--json")
-    assert status == 0, err
-    assert json.loads(out)["dataset"]["images"] == 20
+        done = run(*common, "-o", tmp_path / f"part{i}", "--shard", f"{i}/2")
+        assert done.status == 0, done.err
+    done = run("merge", tmp_path / "part1", tmp_path / "part2", "-o", tmp_path / "whole", "--json")
+    assert done.status == 0, done.err
+    assert done.json()["dataset"]["images"] == 20
     assert read_record(tmp_path / "whole" / "record.json").program(OURS).images == 20
     assert read_record(tmp_path / "part1" / "record.json").program(OURS).images == 12
-    status, _, err = run("merge", tmp_path / "part1", "-o", tmp_path / "other")
-    assert (status, err) == (2, "error: shard 2/2 is missing; run it with --shard, or give its folder\n")
+    done = run("merge", tmp_path / "part1", "-o", tmp_path / "other")
+    assert (done.status, done.err) == (2, "error: shard 2/2 is missing; run it with --shard, or give its folder\n")
     assert not (tmp_path / "other").exists()
 
 
 def test_a_run_is_begun_anew_only_when_all_is_right(run: Run, tmp_path: Path, files: tuple[Path, Path, Path]) -> None:
     common = ("accuracy", files[0], "--data", files[2], "--engine", ENGINE, "--layers", 0, "--no-peers")
     common = (*common, "-o", tmp_path / "run")
-    assert run(*common)[0] == 0
+    assert run(*common).status == 0
     before = (tmp_path / "run" / "journal.jsonl").read_bytes()
-    assert run(*common, "--images", 10)[0] == 2
-    assert run(*common, "--images", 100, "--restart")[0] == 2
+    assert run(*common, "--images", 10).status == 2
+    assert run(*common, "--images", 100, "--restart").status == 2
     assert (tmp_path / "run" / "journal.jsonl").read_bytes() == before
-    status, out, err = run(*common, "--images", 10, "--restart")
-    assert status == 0, err
-    assert "10 images" in out
+    done = run(*common, "--images", 10, "--restart")
+    assert done.status == 0, done.err
+    assert "10 images" in done.out
 
 
 @pytest.mark.parametrize(
@@ -108,9 +90,9 @@ def test_refusals(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    status, out, err = run("accuracy", files[0], "--data", files[2], "--engine", ENGINE, *arguments)
-    assert status == 2, err
-    assert message in err
-    assert err.count("error:") == 1
+    done = run("accuracy", files[0], "--data", files[2], "--engine", ENGINE, *arguments)
+    assert done.status == 2, done.err
+    assert message in done.err
+    assert done.err.count("error:") == 1
     assert not any(tmp_path.glob("accuracy-*"))
-    assert out == ""
+    assert done.out == ""
