@@ -19,8 +19,6 @@ CHUNKS = range(40)
 class Square:
     """Answers chunk ** 2; dies as it is told."""
 
-    closed = 0
-
     def __init__(self, dies: Callable[[int], bool] = lambda chunk: False) -> None:
         self.name = "square"
         self._dies = dies
@@ -31,7 +29,7 @@ class Square:
         return chunk**2
 
     def close(self) -> None:
-        Square.closed += 1
+        """Has nothing to let go of."""
 
 
 def no_pause(seconds: float) -> None:
@@ -163,12 +161,23 @@ def test_an_error_that_is_nobodys_death_ends_the_run() -> None:
 
 
 def test_workers_are_let_go_when_the_run_is_left() -> None:
-    Square.closed = 0
-    results = share_chunks(range(10_000), [Square, Square])
-    list(islice(results, 3))
+    at_work: set[Square] = set()
+    threads_before = threading.active_count()
+
+    class Counted(Square):
+        def __init__(self) -> None:
+            super().__init__()
+            at_work.add(self)
+
+        def close(self) -> None:
+            at_work.discard(self)
+
+    results = share_chunks(range(100_000), [Counted, Counted])
+    assert len(list(islice(results, 3))) == 3
+    assert at_work
     assert isinstance(results, Generator)
     results.close()
-    for _ in range(500):
-        if Square.closed < 2:
-            time.sleep(0.01)
-    assert Square.closed == 2
+    deadline = time.monotonic() + 60
+    while threading.active_count() > threads_before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not at_work
