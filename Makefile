@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint format zoo zoo-fx zoo-float fuzz bench board clean
+.PHONY: help install demo test lint format zoo zoo-arm zoo-fx zoo-float fuzz bench board clean
 
 help:
 	@echo "make demo      train, quantize, compile and check a small CNN on real images (a minute after the first time)"
 	@echo "make test      all tests"
 	@echo "make lint      ruff and mypy"
 	@echo "make zoo       every layer of the eight torchvision networks against PyTorch, all engines (long)"
+	@echo "make zoo-arm   the same networks and the demo's CNN on emulated ARM boards (an hour; ZOO_ARM=options)"
 	@echo "make zoo-fx    eleven more of them, quantized by FX, with floats between the codes (long)"
 	@echo "make zoo-float eleven networks as they are, in float, within 1e-4 of the output's range (long)"
 	@echo "make fuzz      random quantized networks against PyTorch, for MINUTES=10"
@@ -38,6 +39,9 @@ format: $(INSTALLED)
 
 zoo: $(INSTALLED)
 	$(BIN)/python -m accuracy_reports.zoo_report
+
+zoo-arm: board
+	$(BIN)/python -m tools.zoo_arm $(ZOO_ARM)
 
 zoo-fx: $(INSTALLED)
 	$(BIN)/python -m accuracy_reports.zoo_fx_report

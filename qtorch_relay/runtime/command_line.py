@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -102,6 +103,7 @@ def _test(options: argparse.Namespace) -> int:
         start = time.perf_counter()
         passed = model.self_test()
         about |= {"passed": True, "self_test": str(passed), "seconds": time.perf_counter() - start}
+        about["peak_memory_bytes"] = peak_memory_bytes()
     except BundleError as error:
         about |= {"passed": False, "self_test": str(error)}
     print(json.dumps(about, indent=1) if options.json else _told(about, model))
@@ -140,7 +142,8 @@ def _run(options: argparse.Namespace) -> int:
         write_arrays(options.output, [(spec.name, array) for spec, array in zip(model.outputs, outputs, strict=True)])
     rows = [_summary(spec.name, array) for spec, array in zip(model.outputs, outputs, strict=True)]
     if options.json:
-        print(json.dumps({"latency_ms": latency_ms, "target": model.target.name, "outputs": rows}, indent=1))
+        told = {"latency_ms": latency_ms, "target": model.target.name, "outputs": rows}
+        print(json.dumps(told | {"peak_memory_bytes": peak_memory_bytes()}, indent=1))
         return 0
     for row in rows:
         print("{name}: {dtype} {shape}, {least} to {greatest}".format(**row))
@@ -177,6 +180,16 @@ def _bench(options: argparse.Namespace) -> int:
         lines.append("{rounds} calls on {threads} thread(s), {target}".format(**about))
     print(json.dumps(about, indent=1) if options.json else "\n".join(lines))
     return 0
+
+
+def peak_memory_bytes() -> int | None:
+    """Returns the most memory that this process had so far; None where there is no Linux to tell.
+
+    Not by getrusage: a process begins with the peak of the one that started it.
+    """
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return None if found is None else int(found[1]) * 1024
 
 
 def _latencies_ms(model: CompiledModel, inputs: Sequence[npt.NDArray[Any]], rounds: int) -> list[float]:
