@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from accuracy_reports.logits import CONFIG
 from accuracy_reports.programs import open_programs, run_padded
-from accuracy_reports.record import INT8
+from accuracy_reports.record import FLOAT, INT8
 from accuracy_reports.setup import Setup
 from calibration.data import Batch, Dataset
 from qtorch_relay.errors import InvalidInputError
@@ -33,7 +33,8 @@ Count = Annotated[int, Field(ge=0)]
 class Answers:
     """What one program answered. top: its TOP best classes for each image, best first, of equal ones the lower first.
 
-    differing: of each image, how many codes are not PyTorch int8's; None where there are no codes to compare.
+    differing: of each image, how many codes are not PyTorch int8's, or floats where the model's logits are no codes;
+        None of PyTorch float, and where PyTorch int8 is not run.
     latency_ms: of each call.
     """
 
@@ -108,12 +109,12 @@ class Evaluator:
             yield self._evaluate(number, batch)
 
     def _evaluate(self, chunk: int, batch: Batch) -> ChunkResult:
-        expected: npt.NDArray[np.integer] | None = None
+        expected: Logits | None = None
         answers = {}
         for program in self.programs if len(batch.images) else ():
             logits, latencies_ms = run_padded(program, batch.images, self.setup.batch, self._clock)
             if program.name == INT8:
-                expected = logits.codes
+                expected = logits
             answers[program.name] = _answers(program.name, logits, expected, latencies_ms, self.setup.logits.classes)
         return ChunkResult(
             chunk,
@@ -138,13 +139,12 @@ def top_classes(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     return np.stack(best, axis=1)
 
 
-def _answers(
-    name: str, logits: Logits, expected: npt.NDArray[np.integer] | None, latencies_ms: list[float], classes: int
-) -> Answers:
+def _answers(name: str, logits: Logits, expected: Logits | None, latencies_ms: list[float], classes: int) -> Answers:
     if logits.floats.ndim != 2 or logits.floats.shape[1] != classes:
         raise InvalidInputError(f"{name} gives logits {list(logits.floats.shape)}, the model has {classes} classes")
     top = top_classes(logits.floats)
     differing = None
-    if expected is not None and logits.codes is not None:
-        differing = tuple(np.count_nonzero(logits.codes != expected, axis=1).tolist())
+    if expected is not None and name != FLOAT:
+        unequal = logits.floats != expected.floats if expected.codes is None else logits.codes != expected.codes
+        differing = tuple(np.count_nonzero(unequal, axis=1).tolist())
     return Answers(tuple(map(tuple, top.tolist())), differing, tuple(latencies_ms))

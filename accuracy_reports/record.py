@@ -135,6 +135,7 @@ class Program:
     images: how many it ran on. top1, top5: of the labels; None without labels, or where there are not 5 classes.
     agreement: images whose first answer is PyTorch int8's. differing_codes: of all output codes, those that are not
     PyTorch int8's, and differing_images: images that have such a code; None where a program gives no codes.
+    differing_floats: of the logits of a model that gives no codes, those whose float is not PyTorch int8's.
     latency_ms: median of a call on batch images. images_per_s: over the calls alone, decoding left out.
     problem: why there are no numbers; then all of them are None and images is 0.
     """
@@ -146,6 +147,7 @@ class Program:
     agreement: Share | None = None
     differing_codes: Share | None = None
     differing_images: Share | None = None
+    differing_floats: Share | None = None
     latency_ms: NonNegative | None = None
     batch: Annotated[int, Field(ge=1)] = 1
     images_per_s: NonNegative | None = None

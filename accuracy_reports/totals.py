@@ -20,7 +20,7 @@ class _Sums:
     top1: int = 0
     top5: int = 0
     agreement: int = 0
-    differing_codes: int = 0
+    differing: int = 0
     differing_images: int = 0
     latencies_ms: array[float] = field(default_factory=lambda: array("d"))
 
@@ -53,7 +53,7 @@ class Totals:
         if expected is not None:
             sums.agreement += sum(a[0] == b[0] for a, b in zip(answers.top, expected.top, strict=True))
         if answers.differing is not None:
-            sums.differing_codes += sum(answers.differing)
+            sums.differing += sum(answers.differing)
             sums.differing_images += sum(count > 0 for count in answers.differing)
 
     @property
@@ -75,7 +75,8 @@ class Totals:
 
     def _program(self, name: str) -> Program:
         sums, logits, n = self._sums[name], self._question.logits, self._sums[name].images
-        has_codes = INT8 in self._question.programs and logits.scale is not None and name != FLOAT
+        is_compared = INT8 in self._question.programs and name != FLOAT
+        differing = Share.of_count(sums.differing, n * logits.classes) if is_compared else None
         total_ms = sum(sums.latencies_ms)
         calls = len(sums.latencies_ms)
         return Program(
@@ -84,8 +85,11 @@ class Totals:
             top1=Share.of_count(sums.top1, n),
             top5=Share.of_count(sums.top5, n) if logits.classes >= TOP else None,
             agreement=Share.of_count(sums.agreement, n) if INT8 in self._question.programs else None,
-            differing_codes=Share.of_count(sums.differing_codes, n * logits.classes) if has_codes else None,
-            differing_images=Share.of_count(sums.differing_images, n) if has_codes else None,
+            differing_codes=differing if logits.scale is not None else None,
+            differing_images=Share.of_count(sums.differing_images, n)
+            if is_compared and logits.scale is not None
+            else None,
+            differing_floats=differing if logits.scale is None else None,
             latency_ms=median(sums.latencies_ms) if calls else None,
             batch=self._question.batch,
             images_per_s=n / total_ms * 1e3 if total_ms else None,

@@ -19,7 +19,20 @@ from qtorch_relay.demo.programs import save_model
 from qtorch_relay.runtime import load
 from tests.command import Run, runner
 
-COMMANDS = ("demo", "ops", "targets", "import", "compile", "run", "compare", "bench")
+COMMANDS = (
+    "demo",
+    "ops",
+    "targets",
+    "import",
+    "compile",
+    "run",
+    "compare",
+    "bench",
+    "calibrate",
+    "accuracy",
+    "merge",
+    "report",
+)
 INPUT = ("--input", "x:1,1,8,8")
 ENGINE = ("--engine", "fbgemm")
 

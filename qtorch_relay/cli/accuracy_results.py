@@ -110,12 +110,16 @@ def _print(record: Record) -> None:
 
 def _cells(program: Program) -> tuple[str, ...]:
     codes, latency = program.differing_codes, program.latency_ms
+    floats = program.differing_floats
+    differing = "" if codes is None else f"{codes.count} of {codes.of}"
+    if floats is not None:
+        differing = f"{floats.count} of {floats.of} floats"
     return (
         program.name,
         _share(program.top1),
         _share(program.top5),
         "" if program.agreement is None else f"{program.agreement.count} of {program.agreement.of}",
-        "" if codes is None else f"{codes.count} of {codes.of}",
+        differing,
         "" if latency is None else f"{latency:.3f} ms",
         "" if program.images_per_s is None else f"{program.images_per_s:.1f}",
     )

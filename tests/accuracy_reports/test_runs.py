@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from accuracy_reports.chunks import ChunkResult, Evaluator, top_classes
 from accuracy_reports.journal import JOURNAL, Journal, JournalError, read_journal
@@ -18,6 +19,7 @@ from accuracy_reports.prepare import BUNDLE, ONNX, prepare
 from accuracy_reports.record import FLOAT, INT8, ONNX_RUNTIME, OURS, Record
 from accuracy_reports.setup import Data, Setup
 from calibration.data import DatasetError, open_dataset
+from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.errors import QTorchRelayError
 from qtorch_relay.peers import frozen_runner
 from tests.accuracy_reports.small_runs import (
@@ -193,6 +195,20 @@ def shards(models: tuple[Path, Path], arrays: Path, folder: Path, count: int) ->
     for i in range(1, count + 1):
         evaluate(replace(asked, shard=(i, count)), folder / str(i))
     return [folder / str(i) for i in range(1, count + 1)]
+
+
+def test_a_model_without_codes_is_compared_in_floats(arrays: Path, tmp_path: Path) -> None:
+    with quantized_engine(ENGINE), torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, CLASSES)).eval()
+        dynamic = torch.ao.quantization.quantize_dynamic(network, {nn.Linear}, torch.qint8)
+        torch.jit.trace(dynamic, torch.zeros(1, 3, 16, 16)).save(str(tmp_path / "dynamic.pt"))
+    asked = replace(request((tmp_path / "dynamic.pt", tmp_path), arrays, batch=3, chunk=9), float_model=None)
+    record = evaluate(asked, tmp_path / "run")
+    ours = record.program(OURS)
+    assert ours.differing_codes is None
+    assert (ours.differing_floats.count, ours.differing_floats.of) == (0, IMAGES * CLASSES)
+    assert ours.agreement.count == IMAGES
 
 
 def test_shards_make_up_the_whole_and_nothing_else(models: tuple[Path, Path], arrays: Path, tmp_path: Path) -> None:
