@@ -21,6 +21,11 @@ class FloatOps:
         self._root = Reads(captured.graph).root
         self._makers = {value.debugName(): node for node in _walk(captured.torch_graph) for value in node.outputs()}
 
+    def reads(self, counterpart: Counterpart) -> set[str]:
+        """Returns the values that run needs of a run of the whole model, where they are not given."""
+        nodes = [self._makers[name] for name in counterpart.chain]
+        return {value.debugName() for node in nodes for value in node.inputs()} - set(counterpart.chain)
+
     def run(self, counterpart: Counterpart, given: Mapping[str, Any], values: Mapping[str, Any]) -> npt.NDArray[Any]:
         """Returns the value of a counterpart, its chain computed from given values.
 

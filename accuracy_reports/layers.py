@@ -131,13 +131,19 @@ class ThreeWays:
         self._reads = Reads(captured.graph)
         self._float_ops = None if floats is None else FloatOps(floats)
         self._counterparts = {} if floats is None else find_counterparts(captured.graph, floats.graph)
+        # Of the float model only what is compared is kept: a third of its values, and they have four bytes each.
+        self._wanted: set[str] = set()
+        for counterpart in self._counterparts.values():
+            self._wanted.add(counterpart.value)
+            if self._float_ops is not None:
+                self._wanted |= self._float_ops.reads(counterpart)
         self._compiled: tuple[Cut, Model] | None = None
         self._sums: list[_Sums] = []
 
     def add(self, inputs: Arrays) -> None:
         """Runs the three programs on a batch and adds what they give."""
         reference = run_reference(self._captured, list(inputs))
-        floats = None if self._floats is None else run_reference(self._floats, list(inputs))
+        floats = None if self._floats is None else run_reference(self._floats, list(inputs), keep=self._wanted)
         if self._compiled is None:
             self._compiled = self._compile(reference, floats)
         cut, program = self._compiled

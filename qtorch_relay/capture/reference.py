@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,36 +38,55 @@ class ReferenceRun:
 
 
 def run_reference(
-    captured: CapturedModel, inputs: Sequence[Any] | Mapping[str, Any], engine: str | None = None
+    captured: CapturedModel,
+    inputs: Sequence[Any] | Mapping[str, Any],
+    engine: str | None = None,
+    keep: Collection[str] | None = None,
 ) -> ReferenceRun:
     """Returns every intermediate value of a model, computed node by node by PyTorch's kernels.
 
     inputs: torch tensors or numpy arrays, in order or by name; for a quantized input, an array holds its codes.
     engine: whose kernels run; None = the engine the model was captured for. Weights are packed anew for it, so the
         result is that engine's even where the model was made under another.
+    keep: the tensors whose values are wanted, by name; None = all. The others take memory only while they are used.
     Raises: InvalidInputError if inputs differ from those the model was captured for.
     """
     tensors = _check_inputs(captured, inputs)
     with quantized_engine(engine or captured.graph.engine), torch.no_grad():
-        run = _Run()
+        run = _Run(keep, _last_uses(captured.torch_graph))
         for value, tensor in zip(captured.torch_graph.inputs(), tensors, strict=True):
             run.bind(value, tensor.clone())  # the model may change its input in place
-        outputs = run.block(captured.torch_graph)
+        outputs = run.graph(captured.torch_graph)
     return ReferenceRun(run.recorded, outputs[0] if len(outputs) == 1 else tuple(outputs))
 
 
 class _Run:
-    """Live values by name, and copies of them made at once, before an in-place op changes them."""
+    """Live values by name, and copies of them made at once, before an in-place op changes them.
 
-    def __init__(self) -> None:
+    last_uses: the values that no node behind one of the graph's uses, by that node's place.
+    """
+
+    def __init__(self, keep: Collection[str] | None, last_uses: Mapping[int, Sequence[str]]) -> None:
+        self._keep = keep
+        self._last_uses = last_uses
         self.live: dict[str, Any] = {}
         self.recorded: dict[str, Any] = {}
         self._repacked: dict[int, Any] = {}
 
     def bind(self, value: Any, result: Any) -> None:
-        self.live[value.debugName()] = result
-        if not isinstance(result, torch.ScriptObject):
-            self.recorded[value.debugName()] = _copy(result)
+        name = value.debugName()
+        self.live[name] = result
+        is_wanted = self._keep is None or not isinstance(result, torch.Tensor) or name in self._keep
+        if is_wanted and not isinstance(result, torch.ScriptObject):
+            self.recorded[name] = _copy(result)
+
+    def graph(self, graph: Any) -> list[Any]:
+        """Runs the whole graph, lets go of values that nothing will use, and returns its outputs."""
+        for place, node in enumerate(graph.nodes()):
+            self._node(node)
+            for name in self._last_uses.get(place, ()):
+                del self.live[name]
+        return [self.live[value.debugName()] for value in graph.outputs()]
 
     def block(self, block: Any) -> list[Any]:
         """Runs a graph or block and returns its outputs."""
@@ -113,6 +132,33 @@ class _Run:
             condition, *carried = self.block(body)
             turn += 1
         return carried
+
+
+def _last_uses(graph: Any) -> dict[int, list[str]]:
+    """Returns which values have their last use at each of a graph's own nodes, blocks within it included."""
+    made = {value.debugName() for value in graph.inputs()}
+    last: dict[str, int] = {}
+    for place, node in enumerate(graph.nodes()):
+        for name in _reads(node):
+            if name in made:
+                last[name] = place
+        made.update(value.debugName() for value in node.outputs())
+    for value in graph.outputs():
+        last.pop(value.debugName(), None)
+    places: dict[int, list[str]] = {}
+    for name, place in last.items():
+        places.setdefault(place, []).append(name)
+    return places
+
+
+def _reads(node: Any) -> Iterator[str]:
+    for value in node.inputs():
+        yield value.debugName()
+    for block in node.blocks():
+        for inner in block.nodes():
+            yield from _reads(inner)
+        for value in block.outputs():
+            yield value.debugName()
 
 
 def _copy(value: Any) -> Any:
