@@ -25,9 +25,18 @@ from qtorch_relay.output_files import atomic_write, check_output_path
 from qtorch_relay.runtime import archive, ffi
 from qtorch_relay.runtime.archive import Archive
 from qtorch_relay.runtime.compiled_model import CompiledModel
-from qtorch_relay.runtime.golden import GOLDEN_SIZE, golden_inputs
+from qtorch_relay.runtime.golden import from_steps, golden_inputs, to_steps
 from qtorch_relay.runtime.interface import HOST_PROGRAM, PROGRAM, Golden, Interface
-from qtorch_relay.runtime.manifest import GOLDEN, Manifest, Part, VariantEntry, Weight, aligned_size, offsets
+from qtorch_relay.runtime.manifest import (
+    GOLDEN,
+    GoldenEntry,
+    Manifest,
+    Part,
+    VariantEntry,
+    Weight,
+    aligned_size,
+    offsets,
+)
 from qtorch_relay.runtime.specs import TensorSpec
 from qtorch_relay.runtime.variants import choose
 from qtorch_relay.target import missing_on_host
@@ -68,18 +77,17 @@ def save(model: CompiledModel, path: Path) -> None:
             "which were not loaded; copy that file"
         )
     golden = model.golden or _make_golden(model)
-    golden_specs = () if golden is None else model.interface.tensors_at(GOLDEN_SIZE)
-    golden_arrays = [] if golden is None else [*golden.inputs, *golden.outputs]
+    golden_entry, golden_part = (None, b"") if golden is None else _pack_golden(golden, model.interface)
     variants = model.variants
     contents = {f"lib{i}.so": variant.program.library() for i, variant in enumerate(variants)}
     packed, places = _pack_weights([list(variant.weights.values()) for variant in variants])
-    contents |= packed | {GOLDEN: _pack(golden_specs, golden_arrays)}
+    contents |= packed | {GOLDEN: golden_part}
     entries = tuple(
         VariantEntry(variant.interface, f"lib{i}.so", _weight_table(variant, places[i]))
         for i, variant in enumerate(variants)
     )
     parts = {name: Part(len(data), hashlib.sha256(data).hexdigest()) for name, data in contents.items()}
-    manifest = Manifest(entries, None if golden is None else golden.source, parts)
+    manifest = Manifest(entries, golden_entry, parts)
     with atomic_write(path) as file:
         archive.write(file, manifest, contents)
 
@@ -144,17 +152,26 @@ def _read(opened: Archive, entry: VariantEntry) -> Variant:
 
 
 def _read_golden(opened: Archive) -> Golden | None:
-    data, specs = opened.part(GOLDEN), opened.manifest.golden_specs
-    if opened.manifest.golden is None:
+    data, entry, specs = opened.part(GOLDEN), opened.manifest.golden, opened.manifest.golden_specs
+    if entry is None:
         return None
     arrays = tuple(_view(data, spec, start) for spec, start in zip(specs, offsets(specs)[0], strict=True))
-    count = len(opened.manifest.variants[0].interface.inputs)
-    return Golden(arrays[:count], arrays[count:], opened.manifest.golden)
+    interface = opened.manifest.variants[0].interface
+    kept = zip(arrays, interface.inputs, entry.in_steps, strict=False)
+    inputs = tuple(from_steps(array, spec.dtype) if steps else array for array, spec, steps in kept)
+    return Golden(inputs, arrays[len(inputs) :], entry.source)
 
 
 def _view(data: npt.NDArray[np.uint8], spec: TensorSpec, start: int) -> npt.NDArray[Any]:
     """Returns a tensor of a part, as a view of its memory."""
     return data[start : start + spec.size_bytes].view(spec.dtype).reshape(spec.fixed_shape)
+
+
+def _pack_golden(golden: Golden, interface: Interface) -> tuple[GoldenEntry, bytes]:
+    in_steps = [to_steps(array) for array in golden.inputs]
+    entry = GoldenEntry(golden.source, tuple(steps is not None for steps in in_steps))
+    inputs = [array if steps is None else steps for array, steps in zip(golden.inputs, in_steps, strict=True)]
+    return entry, _pack(entry.specs(interface), [*inputs, *golden.outputs])
 
 
 def _pack(specs: tuple[TensorSpec, ...], arrays: Sequence[npt.NDArray[Any]]) -> bytes:

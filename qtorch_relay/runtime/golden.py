@@ -17,6 +17,8 @@ from qtorch_relay.runtime.specs import TensorSpec
 
 # What named dimensions are in the golden run.
 GOLDEN_SIZE = 2
+# Golden floats are -127 to 127 of these steps, which a bundle keeps as int8: a quarter of the size.
+_STEP = np.float32(1 / 32)
 # How far a float may be from another program's, in steps of its dtype at the output's largest value. A code of an 8-bit
 # tensor is at least 1/255 of that value, which is thousands of steps: no differing code passes as rounding.
 FLOAT_STEPS = 32.0
@@ -41,7 +43,27 @@ class SelfTest:
 def golden_inputs(interface: Interface) -> tuple[npt.NDArray[Any], ...]:
     """Returns seeded inputs of a program."""
     specs = interface.tensors_at(GOLDEN_SIZE)[: len(interface.inputs)]
-    return tuple(random_inputs((spec.fixed_shape, spec.dtype) for spec in specs))
+    arrays = random_inputs((spec.fixed_shape, spec.dtype) for spec in specs)
+    return tuple(rounded_to_steps(array) if array.dtype.kind == "f" else array for array in arrays)
+
+
+def rounded_to_steps(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Returns floats rounded to what a bundle keeps as int8."""
+    return from_steps(np.clip(np.rint(array / _STEP), -127, 127).astype(np.int8), array.dtype)
+
+
+def to_steps(array: npt.NDArray[Any]) -> npt.NDArray[np.int8] | None:
+    """Returns floats as int8 numbers of steps, from which from_steps makes them to the bit; None if they are others."""
+    if array.dtype.kind != "f" or not (np.abs(array) <= 127 * _STEP).all():
+        return None
+    steps = np.rint(array / _STEP).astype(np.int8)
+    return steps if (tensors.as_bits(from_steps(steps, array.dtype)) == tensors.as_bits(array)).all() else None
+
+
+def from_steps(steps: npt.NDArray[np.int8], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Returns the floats of numbers of steps."""
+    # exact in float16 too: a step is a power of two, and 127 has seven bits
+    return (steps * _STEP).astype(dtype)
 
 
 def compare_golden(golden: Golden, specs: Sequence[TensorSpec], outputs: Sequence[npt.NDArray[Any]]) -> SelfTest:

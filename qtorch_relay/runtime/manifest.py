@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from typing import Any
 
@@ -50,21 +50,36 @@ class VariantEntry:
 
 
 @dataclass(frozen=True)
+class GoldenEntry:
+    """Where the golden outputs are from, and for each input whether it is kept as int8 numbers of steps."""
+
+    source: str
+    in_steps: tuple[bool, ...]
+
+    def specs(self, interface: Interface) -> tuple[TensorSpec, ...]:
+        """Returns the tensors of golden.bin: the inputs as they are kept, then the outputs."""
+        specs = interface.tensors_at(GOLDEN_SIZE)
+        inputs, outputs = specs[: len(self.in_steps)], specs[len(self.in_steps) :]
+        flags = zip(inputs, self.in_steps, strict=True)
+        return (*(replace(spec, dtype="int8") if steps else spec for spec, steps in flags), *outputs)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a bundle says of itself.
 
     variants: programs for different targets that take and give the same.
-    golden: where the outputs in golden.bin are from; None if it is empty.
+    golden: what golden.bin has; None if it is empty.
     """
 
     variants: tuple[VariantEntry, ...]
-    golden: str | None
+    golden: GoldenEntry | None
     parts: dict[str, Part]
 
     @property
     def golden_specs(self) -> tuple[TensorSpec, ...]:
         """The tensors of golden.bin."""
-        return () if self.golden is None else self.variants[0].interface.tensors_at(GOLDEN_SIZE)
+        return () if self.golden is None else self.golden.specs(self.variants[0].interface)
 
 
 def offsets(specs: tuple[TensorSpec, ...]) -> tuple[list[int], int]:
@@ -94,7 +109,7 @@ def dump(manifest: Manifest) -> bytes:
         "outputs": [spec.to_json() for spec in interface.outputs],
         "structure": interface.structure,
         "arguments": interface.arguments,
-        "golden": None if manifest.golden is None else {"source": manifest.golden},
+        "golden": None if manifest.golden is None else asdict(manifest.golden),
         "variants": [_dump_variant(variant) for variant in manifest.variants],
         "parts": {name: asdict(part) for name, part in manifest.parts.items()},
     }
@@ -138,14 +153,21 @@ def _from_json(data: dict[str, Any]) -> Manifest:
     variants = tuple(_variant(data, variant, parts) for variant in list(data["variants"]))
     if not variants:
         raise ValueError("it has no program")
-    golden = data["golden"]
-    if golden is not None and golden["source"] not in SOURCES:
-        raise ValueError(f"the golden output is from {golden['source']!r}; known are {', '.join(SOURCES)}")
-    manifest = Manifest(variants, None if golden is None else golden["source"], parts)
+    golden = None if data["golden"] is None else _golden(data["golden"], variants[0].interface)
+    manifest = Manifest(variants, golden, parts)
     _, size = offsets(manifest.golden_specs)
     if size != parts[GOLDEN].size_bytes:
         raise BundleError(f"its table of {GOLDEN} describes {size} bytes, the part has {parts[GOLDEN].size_bytes}")
     return manifest
+
+
+def _golden(data: dict[str, Any], interface: Interface) -> GoldenEntry:
+    if data["source"] not in SOURCES:
+        raise ValueError(f"the golden output is from {data['source']!r}; known are {', '.join(SOURCES)}")
+    in_steps = tuple(steps is True for steps in data["in_steps"])
+    if len(in_steps) != len(interface.inputs):
+        raise ValueError(f"it says how {len(in_steps)} golden inputs are kept; there are {len(interface.inputs)}")
+    return GoldenEntry(data["source"], in_steps)
 
 
 def _variant(data: dict[str, Any], variant: dict[str, Any], parts: dict[str, Part]) -> VariantEntry:

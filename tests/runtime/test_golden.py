@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import qtorch_relay as qr
 from qtorch_relay.errors import BundleError
 from qtorch_relay.qparams import PerTensor
 from qtorch_relay.runtime.bundle import read_variants
-from qtorch_relay.runtime.golden import compare_golden, golden_inputs
+from qtorch_relay.runtime.golden import compare_golden, from_steps, golden_inputs, rounded_to_steps, to_steps
 from qtorch_relay.runtime.interface import HOST_PROGRAM, PROGRAM, PYTORCH, Golden
 from qtorch_relay.runtime.specs import TensorSpec
 
@@ -107,3 +108,40 @@ def _elsewhere() -> str:
     from qtorch_relay.target import host_cpu
 
     return "arm-neon" if host_cpu().machine == "x86_64" else "x86-avx2"
+
+
+def test_floats_are_kept_as_steps_to_the_bit(tmp_path: Path) -> None:
+    compiled = qr.compile(torch.jit.script(Quantized()), [("x", (8, 300))], engine="fbgemm", kernels=False)
+    compiled.save(tmp_path / "model.qtr")
+    with zipfile.ZipFile(tmp_path / "model.qtr") as archive:
+        assert archive.getinfo("golden.bin").file_size == 2432 + 2432 + 4 * 2400
+    golden = qr.load(tmp_path / "model.qtr").golden
+    assert golden is not None
+    assert (golden.inputs[0].view("u4") == golden_inputs(compiled.interface)[0].view("u4")).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_steps_are_exact_in_every_float_type(dtype: str) -> None:
+    steps = np.arange(-127, 128).astype(np.int8)
+    floats = from_steps(steps, dtype)
+    assert floats.dtype == dtype
+    found = to_steps(floats)
+    assert found is not None
+    assert (found == steps).all()
+    assert (rounded_to_steps(floats) == floats).all()
+
+
+@pytest.mark.parametrize("value", [0.01, -0.0, 4.0, np.nan, np.inf])
+def test_other_floats_are_kept_as_they_are(value: float) -> None:
+    assert to_steps(np.array([1.0, value], "float32")) is None
+
+
+def test_a_golden_input_of_other_floats_survives(tmp_path: Path) -> None:
+    compiled = qr.compile(torch.jit.script(Quantized()), [("x", (2, 3))], engine="fbgemm", kernels=False)
+    x = np.full((2, 3), 0.3, "float32")
+    compiled.golden = Golden((x,), compiled.run_flat([x]))
+    compiled.save(tmp_path / "model.qtr")
+    loaded = qr.load(tmp_path / "model.qtr")
+    loaded.self_test()
+    assert loaded.golden is not None
+    assert (loaded.golden.inputs[0] == x).all()
