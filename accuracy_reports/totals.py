@@ -9,7 +9,7 @@ from statistics import median
 
 from accuracy_reports.chunks import TOP, Answers, ChunkResult
 from accuracy_reports.journal import Question
-from accuracy_reports.record import FLOAT, INT8, BrokenImage, ChangedClass, Program, Share
+from accuracy_reports.record import FLOAT, INT8, OURS, BrokenImage, ChangedClass, Program, Share
 
 _MAX_CHANGED = 200_000
 
@@ -68,6 +68,15 @@ class Totals:
         return tuple(ChangedClass(*key, images) for key, images in order[:_MAX_CHANGED])
 
     @property
+    def in_short(self) -> str:
+        """What our program achieved so far, for a line of progress."""
+        sums = self._sums.get(OURS)
+        if sums is None or not sums.images:
+            return ""
+        changed = f", {sums.images - sums.agreement} answers changed" if INT8 in self._sums else ""
+        return f"top-1 {sums.top1 / sums.images:.2%}{changed}"
+
+    @property
     def programs(self) -> tuple[Program, ...]:
         """What each program achieved; those that could not be run stand behind them, with the reason."""
         missing = [Program(name, 0, problem=reason) for name, reason in self._question.missing.items()]
@@ -76,6 +85,7 @@ class Totals:
     def _program(self, name: str) -> Program:
         sums, logits, n = self._sums[name], self._question.logits, self._sums[name].images
         is_compared = INT8 in self._question.programs and name != FLOAT
+        has_codes = is_compared and logits.scale is not None
         differing = Share.of_count(sums.differing, n * logits.classes) if is_compared else None
         total_ms = sum(sums.latencies_ms)
         calls = len(sums.latencies_ms)
@@ -85,11 +95,9 @@ class Totals:
             top1=Share.of_count(sums.top1, n),
             top5=Share.of_count(sums.top5, n) if logits.classes >= TOP else None,
             agreement=Share.of_count(sums.agreement, n) if INT8 in self._question.programs else None,
-            differing_codes=differing if logits.scale is not None else None,
-            differing_images=Share.of_count(sums.differing_images, n)
-            if is_compared and logits.scale is not None
-            else None,
-            differing_floats=differing if logits.scale is None else None,
+            differing_codes=differing if has_codes else None,
+            differing_images=Share.of_count(sums.differing_images, n) if has_codes else None,
+            differing_floats=None if has_codes else differing,
             latency_ms=median(sums.latencies_ms) if calls else None,
             batch=self._question.batch,
             images_per_s=n / total_ms * 1e3 if total_ms else None,

@@ -209,23 +209,13 @@ def _shown(folder: Path) -> Iterator[Callable[[int, int, Totals], None]]:
             if done and not told:
                 note(f"{done} of {images} images are in {folder} from before")
             told = True
-            bars.update(task, total=images, completed=done, detail=f"{done}/{images}  {_so_far(totals)}")
+            bars.update(task, total=images, completed=done, detail=f"{done}/{images}  {totals.in_short}")
 
         try:
             yield tell
         except KeyboardInterrupt:
             note(f"stopped; what is done is in {folder}, the same command goes on from there")
             raise
-
-
-def _so_far(totals: Totals) -> str:
-    from accuracy_reports.record import OURS
-
-    ours = next((program for program in totals.programs if program.name == OURS and program.images), None)
-    if ours is None or ours.top1 is None:
-        return ""
-    differing = "" if ours.differing_codes is None else f", {ours.differing_codes.count} codes differ"
-    return f"top-1 {ours.top1.value:.2%}{differing}"
 
 
 def _with_layers(record: Record, setup: Setup, folder: Path, count: int) -> Record:
