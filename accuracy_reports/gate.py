@@ -187,10 +187,10 @@ def _share_check(what: str, before: Share, after: Share | None, name: str, limit
 
 def _code_checks(new: Record, limits: CodeLimits) -> Iterator[Check]:
     ours = new.program(OURS)
-    if limits.differing is not None and ours is not None and ours.differing_codes is not None:
-        count = ours.differing_codes.count
-        found = f"{count:,} of {ours.differing_codes.of:,}"
-        yield Check("output codes that differ", "not asked", found, count, "codes", "codes.differing", limits.differing)
+    if limits.differing is not None and ours is not None and ours.differing is not None:
+        count, kind = ours.differing.count, ours.outputs_are
+        found = f"{count:,} of {ours.differing.of:,}"
+        yield Check(f"output {kind} that differ", "not asked", found, count, kind, "codes.differing", limits.differing)
     if limits.differing_in_layers is not None and new.layers is not None:
         count = sum(layer.compiler.differing for layer in new.layers.layers)
         total = sum(layer.compiler.of for layer in new.layers.layers)

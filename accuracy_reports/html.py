@@ -182,14 +182,14 @@ def cards(record: Record) -> list[Card]:
     """Returns the headlines of a run."""
     ours, int8, floats = (record.program(name) for name in (OURS, INT8, FLOAT))
     found = []
-    if ours is not None and ours.differing_codes is not None:
-        codes = ours.differing_codes
+    if ours is not None and ours.differing is not None:
+        differing, kind = ours.differing, ours.outputs_are
         found.append(
             Card(
-                "codes against PyTorch int8",
-                f"{codes.count:,} differ",
-                f"of {codes.of:,} output codes on {ours.images:,} images",
-                "bad" if codes.count else "good",
+                f"{kind} against PyTorch int8",
+                f"{differing.count:,} differ",
+                f"of {differing.of:,} output {kind} on {ours.images:,} images",
+                "bad" if differing.count else "good",
             )
         )
     if ours is not None and ours.top1 is not None:

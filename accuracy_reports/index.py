@@ -57,7 +57,7 @@ def row_of(name: str, record: Record) -> Row:
     speed = "-"
     if ours is not None and int8 is not None and ours.latency_ms and int8.latency_ms:
         speed = f"{int8.latency_ms / ours.latency_ms:.2f}"
-    codes = None if ours is None else ours.differing_codes
+    codes = None if ours is None else ours.differing
     published = PUBLISHED.get(name) if len(record.dataset.classes) == 1000 else None
     return Row(
         name,
@@ -79,9 +79,9 @@ def _answers(program: Program | None) -> str:
     if program is None or program.agreement is None:
         return "-"
     same = f"{program.agreement.count:,} of {program.agreement.of:,}"
-    if program.name == OURS or program.differing_codes is None:
+    if program.name == OURS or program.differing is None:
         return same
-    return f"{same}; {percent(program.differing_codes)} of its codes differ"
+    return f"{same}; {percent(program.differing)} of its {program.outputs_are} differ"
 
 
 def write_index(folder: Path) -> None:

@@ -161,6 +161,16 @@ class Program:
         if self.problem is not None and (self.images or any(share is not None for share in per_image)):
             raise ValueError(f"{self.name} has a problem and numbers")
 
+    @property
+    def differing(self) -> Share | None:
+        """The output codes, else the floats, that are not PyTorch int8's."""
+        return self.differing_floats if self.differing_codes is None else self.differing_codes
+
+    @property
+    def outputs_are(self) -> str:
+        """What is compared: "codes" or "floats"."""
+        return "codes" if self.differing_floats is None else "floats"
+
 
 @dataclass(frozen=True, config=_CONFIG)
 class BrokenImage:

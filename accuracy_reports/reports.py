@@ -131,7 +131,7 @@ def shortcomings(name: str, found: Record) -> list[str]:
     ours, int8, floats = found.program(OURS), found.program(INT8), found.program(FLOAT)
     if ours is None or int8 is None or floats is None:
         return [f"{name}: a program has no numbers"]
-    if ours.differing_codes is None or ours.differing_codes.count:
+    if ours.differing is None or ours.differing.count:
         problems.append(f"{name}: output codes differ from PyTorch int8's")
     if ours.agreement is None or ours.agreement.count != ours.agreement.of:
         problems.append(f"{name}: an answer is not PyTorch int8's")

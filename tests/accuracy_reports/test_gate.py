@@ -64,6 +64,12 @@ def test_one_differing_code_is_past_the_limit() -> None:
     assert (check.limit_name, check.change, check.new) == ("codes.differing", 1, "1 of 3,600")
 
 
+def test_floats_are_judged_where_a_model_gives_no_codes() -> None:
+    floats = {"differing_codes": None, "differing_floats": program(OURS, 355, codes=3).differing_codes}
+    (check,) = failed(record(), with_program(OURS, **floats))
+    assert (check.what, check.unit, check.new) == ("output floats that differ", "floats", "3 of 3,600")
+
+
 def test_a_layer_that_lost_is_named() -> None:
     worse = layer(2).total
     assert worse is not None

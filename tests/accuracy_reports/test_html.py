@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from accuracy_reports.gate import compare_records, read_thresholds
 from accuracy_reports.html import NO_BREAK, percent, render, render_checks
 from accuracy_reports.plots import axis, histogram_path, line
-from accuracy_reports.record import Layers, Record, Share
+from accuracy_reports.record import OURS, Layers, Record, Share
 from tests.accuracy_reports.records import layer, record
 
 PHONE_WIDTH = 360
@@ -189,6 +189,17 @@ def test_a_report_without_labels_or_layers_is_drawn(page: Page, tmp_path: Path) 
     assert shown.locator("figure.plot").count() == 0
     assert shown.locator("h2").all_inner_texts() == ["Environment"]
     assert page.troubles == []
+
+
+def test_floats_are_shown_where_a_model_gives_no_codes() -> None:
+    floats = Share.of_count(3, 3600)
+    rows = [
+        replace(row, differing_codes=None, differing_floats=floats) if row.name == OURS else row
+        for row in record().programs
+    ]
+    html = render(record(programs=tuple(rows)))
+    assert "floats against PyTorch int8" in html
+    assert "3 of 3,600 floats" in html
 
 
 def test_an_axis_holds_its_values_and_has_round_marks() -> None:
