@@ -17,11 +17,13 @@ from qtorch_relay.runtime.bundle import Variant
 from qtorch_relay.runtime.compiled_model import CompiledModel
 from qtorch_relay.runtime.model import Model
 from qtorch_relay.runtime.remote_session import Session
+from qtorch_relay.runtime.variants import most_able
 from qtorch_relay.target import (
     CPU_DESCRIPTION_BYTES,
     CPU_DESCRIPTION_FUNCTION,
     TARGETS,
     HostCpu,
+    Target,
     described_cpu,
     host_cpu,
 )
@@ -111,38 +113,35 @@ class RemoteModel(Model):
 def place(session: Session, variants: Sequence[Variant], name: str) -> RemoteModel:
     """Returns the most able of a model's variants that a board runs, loaded there. Its CPU is asked before.
 
-    variants: from the least to the most able; name: the model, for messages.
+    name: the model, for messages.
 
     Raises:
         TargetError: the board runs none of them.
         RemoteError: the board fails.
     """
     loaded, cpu = _load_any(session, variants, name)
-    runnable = [variant for variant in variants if missing_on(cpu, variant) is None]
-    if not runnable:
+    targets = [variant.interface.target for variant in variants]
+    found = most_able(targets, lambda target: missing_on(cpu, target))
+    if found is None:
         able = [row.name for row in TARGETS if row.machine == cpu.machine and cpu.missing(row) is None]
-        wanted = "; ".join(
-            f"{variant.interface.target.name} ({variant.interface.target.isa}) needs {missing_on(cpu, variant)}"
-            for variant in variants
-        )
+        wanted = "; ".join(f"{target.name} ({target.isa}) needs {missing_on(cpu, target)}" for target in targets)
         raise TargetError(
             f"{name} cannot run on {session.name} ({cpu.model}): {wanted}; "
             f"the board can run {', '.join(able) or 'generic'}"
         )
-    best = runnable[-1]
+    best = variants[found]
     library = loaded.get(id(best)) or _load(session, best)
     return RemoteModel(session, best, library, cpu)
 
 
 def place_compiled(session: Session, model: CompiledModel) -> RemoteModel:
     """Returns a model that was just compiled, on a board; like `place`."""
-    variant = Variant(model.interface, model.weights, model.program.library(), model.golden)
-    return place(session, [variant], "the model")
+    variants = [Variant(one.interface, one.weights, one.program.library(), model.golden) for one in model.variants]
+    return place(session, variants, "the model")
 
 
-def missing_on(cpu: HostCpu, variant: Variant) -> str | None:
-    """Returns what a board's CPU lacks to run a variant, or None."""
-    target = variant.interface.target
+def missing_on(cpu: HostCpu, target: Target) -> str | None:
+    """Returns what a board's CPU lacks to run a target, or None."""
     if cpu.missing(target) is None and "amx_tile" in target.cpu_flags:
         return "Linux's permission to use AMX, for which a stock RPC server does not ask"
     return cpu.missing(target)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from qtorch_relay.errors import TargetError
 from qtorch_relay.target import Target, check_runnable, host_cpu, why_not_runnable
 
 
-def most_able(targets: Sequence[Target]) -> int | None:
-    """Returns the place of the target that asks most of this CPU among those it runs; None if it runs none.
+def most_able(targets: Sequence[Target], lacks: Callable[[Target], str | None] = why_not_runnable) -> int | None:
+    """Returns the place of the target that asks most of a CPU among those it runs; None if it runs none.
+
+    lacks: says what a CPU lacks to run a target, or None; by default this host's.
 
     A target with int8 kernels is preferred to one without. Of two with kernels the one that needs more CPU flags has
     the better instructions: each ISA's flags include those of the ISAs before it.
     """
-    runnable = [place for place, target in enumerate(targets) if why_not_runnable(target) is None]
+    runnable = [place for place, target in enumerate(targets) if lacks(target) is None]
     return max(runnable, key=lambda i: (targets[i].has_kernels, len(targets[i].cpu_flags), i), default=None)
 
 
