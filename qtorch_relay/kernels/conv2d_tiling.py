@@ -95,8 +95,8 @@ class DotUnit:
         if self.in_tiles:
             return TILES_AT_ONCE * TILE_ROWS
         if self.at_once > 1:
-            # all accumulators, one row of weights and what was read of every pixel are live together
-            return (self.registers - vectors) // (vectors + 1)
+            # all accumulators, what was read of every pixel, a row of weights and the next one are live together
+            return (self.registers - 1 - 2 * vectors) // (vectors + 1)
         # all accumulators, one row of weights and one broadcast activation are live together
         return (self.registers - 1 - vectors) // vectors
 

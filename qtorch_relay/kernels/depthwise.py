@@ -45,7 +45,7 @@ def why_not_depthwise(spec: Conv2dSpec) -> str | None:
 
 def build_depthwise(isa: Isa, spec: Conv2dSpec) -> PrimFunc:
     """Returns depthwise(x, weight, init, requantize constants, out); see pack_depthwise for the constants."""
-    plan = plan_depthwise(spec, isa.LANES, isa.REGISTERS)
+    plan = _plan(isa, spec)
     lanes = plan.padded_vectors * isa.LANES
     arguments: list[BufferDecl] = [
         ("x", spec.in_shape, spec.in_dtype),
@@ -62,6 +62,11 @@ def build_depthwise(isa: Isa, spec: Conv2dSpec) -> PrimFunc:
     return prim_func("depthwise", arguments, body)
 
 
+def _plan(isa: Isa, spec: Conv2dSpec) -> DepthwisePlan:
+    """Returns the plan for an instruction set."""
+    return plan_depthwise(spec, isa.LANES, isa.REGISTERS, not isa.multiplies_memory)
+
+
 def pack_depthwise(
     isa: Isa,
     spec: Conv2dSpec,
@@ -74,7 +79,7 @@ def pack_depthwise(
 
     weight: [channels, 1, kernel_h, kernel_w] codes; packed [block][dot][vector][lane][4 rows], zero where no tap is.
     """
-    plan = plan_depthwise(spec, isa.LANES, isa.REGISTERS)
+    plan = _plan(isa, spec)
     taps = depthwise_dots(isa, spec, weight)
     by_lane, lane_channels = pack_taps(isa, taps, plan.blocks)
     packed = isa.dot_for(spec.pair_sums).arrange_for_registers(by_lane.reshape(-1, isa.LANES, QUAD))
@@ -86,7 +91,7 @@ def pack_depthwise(
 
 def depthwise_dots(isa: Isa, spec: Conv2dSpec, weight: Weight) -> Weight:
     """Returns weights [channels, 1, kernel_h, kernel_w] as [channels, dots of the plan, 4 rows], 0 where no tap is."""
-    plan = plan_depthwise(spec, isa.LANES, isa.REGISTERS)
+    plan = _plan(isa, spec)
     _, position = row_taps(spec, plan.rows)
     taps = np.zeros((spec.in_channels, len(plan.dots), QUAD), dtype=np.int8)
     for index, (row, column, quad) in enumerate(plan.dots):

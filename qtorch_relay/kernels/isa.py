@@ -106,6 +106,10 @@ class Isa(Protocol):
         """
 
     @property
+    def multiplies_memory(self) -> bool:
+        """Whether an operand of a product may lie in memory, instead of being loaded before."""
+
+    @property
     def prefetches(self) -> bool:
         """Whether the next weights are to be fetched before they are used."""
 

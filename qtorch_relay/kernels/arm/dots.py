@@ -95,8 +95,8 @@ class WidenedPairs(Dot):
         """in_s16: sums of two products stay in int16, for the codes and weights of the layer."""
         self.in_s16 = in_s16
         self.form = "smull, smlal and sadalp (proven to fit int16)" if in_s16 else "smull and sadalp"
-        # where the bytes of each of four dots come from, what is spread, and the products that LLVM has under way
-        self.EXTRA_REGISTERS = 4 + 2 + 8
+        # where the bytes of each of four dots come from, and what LLVM has under way of activations and products
+        self.EXTRA_REGISTERS = 9
         self.CYCLES = 3.0 if in_s16 else 4.0
 
     def weights(self, packed: Buffer, address: Expr, step: int) -> Expr:

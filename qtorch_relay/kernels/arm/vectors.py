@@ -37,6 +37,11 @@ class Neon(Isa):
         return False
 
     @property
+    def multiplies_memory(self) -> bool:
+        """Whether an operand of a product may lie in memory: all are loaded."""
+        return False
+
+    @property
     def prefetches(self) -> bool:
         """Whether the next weights are fetched before they are used: they are one sequence, which processors see."""
         return False

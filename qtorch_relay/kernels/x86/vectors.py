@@ -42,6 +42,11 @@ class X86(Isa):
         return self.REGISTERS >= 32
 
     @property
+    def multiplies_memory(self) -> bool:
+        """Whether an operand of a product may lie in memory: one may."""
+        return True
+
+    @property
     def prefetches(self) -> bool:
         """Whether the next weights are to be fetched before they are used."""
         return True

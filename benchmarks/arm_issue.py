@@ -1,0 +1,218 @@
+"""How well the inner loops of the ARM kernels use the processor, by llvm-mca's models: emulation says nothing of time.
+
+python -m benchmarks.arm_issue [--mca llvm-mca-19] [--output FOLDER]
+
+For each instruction set, CPU and kernel: the loop with the most products of the machine code for the CPU, its
+multiply-accumulates (MACs) in a cycle, and what share that is of the same dot products alone, between registers.
+Writes arm_issue.json and arm_issue.md. Models of LLVM before 17 take neoverse-n1 and neoverse-v1 for cortex-a57.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from qtorch_relay import target
+from qtorch_relay._tvm import tvm
+from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec
+from qtorch_relay.kernels.table import select
+
+RESULTS = Path(__file__).with_name("results")
+ITERATIONS = 200
+
+MACS = {"sdot": 16, "usdot": 16, "sudot": 16, "usmmla": 32, "smull": 8, "smull2": 8, "smlal": 8, "smlal2": 8}
+"""Products of an instruction."""
+
+ISSUED = (*MACS, "sadalp")
+"""The instructions of a dot product, which the peak has too."""
+
+CPUS = {
+    "arm-neon": ("cortex-a53", "cortex-a55", "cortex-a72"),
+    "arm-dotprod": ("cortex-a55", "cortex-a76", "neoverse-n1", "neoverse-v1"),
+    "arm-i8mm": ("cortex-a510", "neoverse-v1", "neoverse-n2"),
+}
+MODELLED_AS = {"cortex-a57", "cortex-a72", "cortex-a76"}
+"""CPUs for which LLVM has the model of cortex-a57."""
+
+FEATURES = {"arm-neon": "+neon", "arm-dotprod": "+dotprod", "arm-i8mm": "+dotprod,+i8mm"}
+
+KERNELS: dict[str, Any] = {
+    "conv 3x3": Conv2dSpec(1, 14, 14, 256, 256, 3, 3, padding=(1, 1, 1, 1)),
+    "conv 3x3, first layer": Conv2dSpec(1, 224, 224, 3, 32, 3, 3, (2, 2), (1, 1, 1, 1)),
+    "conv 1x1": Conv2dSpec(1, 14, 14, 256, 256, 1, 1),
+    "dense, 64 rows": DenseSpec(64, 256, 512),
+    "dense, 1 row": DenseSpec(1, 2048, 1000),
+    "depthwise 3x3": Conv2dSpec(1, 28, 28, 192, 192, 3, 3, padding=(1, 1, 1, 1), groups=192),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A loop on a CPU.
+
+    macs, instructions: of one iteration. macs_per_cycle, peak: of the loop, and of its dot products alone. issued: the
+    share of what the processor's units allow all its instructions. stack: how many of them use the stack.
+    """
+
+    isa: str
+    cpu: str
+    kernel: str
+    form: str
+    macs: int
+    instructions: int
+    cycles: float
+    macs_per_cycle: float
+    peak: float
+    issued: float
+    stack: int
+
+    @property
+    def share(self) -> float:
+        """Share of the peak."""
+        return self.macs_per_cycle / self.peak
+
+
+def assembly(isa: str, cpu: str, spec: Any) -> str:
+    """Returns the machine code of a kernel for the target of a CPU, with the instructions of an ISA, as text."""
+    kernel = select(isa, spec)
+    module = tvm.IRModule({"kernel": kernel.build(spec).with_attr("global_symbol", "kernel")})
+    tuned = replace(target.resolve(isa), mcpu=cpu, mattr=target.resolve(cpu).mattr)
+    return str(tvm.compile(module, target=tuned.to_tvm()).mod.inspect_source("asm"))
+
+
+def inner_loops(text: str) -> list[list[str]]:
+    """Returns the instructions of every loop of one basic block that has products, without the jump back."""
+    found = []
+    for block in re.split(r"^(?=\.LBB\d+_\d+:)", text, flags=re.M)[1:]:
+        label = block[: block.index(":")]
+        code = [line.strip() for line in block.splitlines()[1:] if re.match(r"\t[a-z]", line)]
+        ends = [index for index, line in enumerate(code) if re.match(rf"(b\.\w+|cbn?z|tbn?z|b)\s.*{label}$", line)]
+        if ends and macs_of(code[: ends[0]]):
+            found.append(code[: ends[0]])
+    return found
+
+
+def macs_of(code: Sequence[str]) -> int:
+    """Returns the multiply-accumulates of some instructions."""
+    return sum(MACS.get(line.split()[0], 0) for line in code)
+
+
+def on_stack(code: Sequence[str]) -> int:
+    """Returns how many instructions read or write the stack."""
+    return sum("[sp" in line for line in code)
+
+
+def _peak_code(code: Sequence[str]) -> list[str]:
+    """Returns the dot products of a loop between registers, as far from each other as they depend on each other."""
+    kinds = {line.split()[0] for line in code} & set(ISSUED)
+    products = {"smull": "v30.8b, v31.8b", "smull2": "v30.16b, v31.16b", "smlal2": "v30.16b, v31.16b"}
+    if "sadalp" in kinds:
+        orders = (("smull", "smlal2", "sadalp"),) if "smlal2" in kinds else (("smull", "sadalp"), ("smull2", "sadalp"))
+        return [
+            f"sadalp v{16 + index}.4s, v{index}.8h" if name == "sadalp" else f"{name} v{index}.8h, {products[name]}"
+            for order in orders
+            for name in order
+            for index in range(12)
+        ]
+    # usdot by element is sudot
+    name = max(kinds & {"sdot", "sudot", "usmmla"})
+    second = "v31.16b" if name == "usmmla" else "v31.4b[0]"
+    return [f"{name} v{index}.4s, v30.16b, {second}" for index in range(24)]
+
+
+def simulate(mca: str, isa: str, cpu: str, code: Sequence[str]) -> tuple[float, float]:
+    """Returns (cycles of an iteration, cycles that the busiest unit or the decoder alone would take)."""
+    command = [mca, "-mtriple=aarch64-linux-gnu", f"-mcpu={cpu}", f"-mattr={FEATURES[isa]}"]
+    done = subprocess.run(
+        [*command, f"-iterations={ITERATIONS}"],
+        input="\n".join(code) + "\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-500:]}")
+    cycles, bound = (
+        float(re.search(rf"{name}:\s+([\d.]+)", done.stdout)[1])  # type: ignore[index]
+        for name in ("Total Cycles", "Block RThroughput")
+    )
+    return cycles / ITERATIONS, bound
+
+
+def measure(mca: str, isa: str, cpu: str, name: str, spec: Any) -> Row:
+    """Returns the row of a kernel: of its loops, the one with the most products."""
+    loop = max(inner_loops(assembly(isa, cpu, spec)), key=macs_of)
+    cycles, bound = simulate(mca, isa, cpu, loop)
+    peak_code = _peak_code(loop)
+    peak_cycles, _ = simulate(mca, isa, cpu, peak_code)
+    form = select(isa, spec).form(spec) or ""
+    rates = macs_of(loop) / cycles, macs_of(peak_code) / peak_cycles
+    return Row(isa, cpu, name, form, macs_of(loop), len(loop), cycles, *rates, min(bound / cycles, 1), on_stack(loop))
+
+
+def specs_of(isa: str) -> dict[str, Any]:
+    """Returns the kernels as an instruction set computes them, with both forms where there are two."""
+    if isa != "arm-neon":
+        return KERNELS
+    return {
+        name if form == "s16" else f"{name}, unproven": replace(spec, pair_sums=form)
+        for name, spec in KERNELS.items()
+        for form in ("s16", "s32")
+        if form == "s16" or name in ("conv 3x3", "conv 1x1")
+    }
+
+
+def to_markdown(rows: Sequence[Row], model: str) -> str:
+    """Returns a table."""
+    columns = ("ISA", "CPU model", "kernel", "dot products", "instructions", "MACs", "MACs / instruction")
+    columns += ("MACs / cycle", "peak", "share", "issued", "on the stack")
+    lines = [
+        f"Made by `python -m benchmarks.arm_issue` with {model}. One iteration of the loop with the most products.",
+        "MACs are multiply-accumulates; peak is that of the loop's dot products alone, share what the loop has of it;",
+        "issued is the share of what the processor's units allow all its instructions.",
+        "",
+        f"| {' | '.join(columns)} |",
+        "|---|---|---|---" + "|---:" * (len(columns) - 4) + "|",
+    ]
+    for row in rows:
+        cpu = f"{row.cpu} (as cortex-a57)" if row.cpu in MODELLED_AS else row.cpu
+        lines.append(
+            f"| {row.isa} | {cpu} | {row.kernel} | {row.form} | {row.instructions} | {row.macs} "
+            f"| {row.macs / row.instructions:.1f} | {row.macs_per_cycle:.1f} | {row.peak:.1f} | {row.share:.0%} "
+            f"| {row.issued:.0%} | {row.stack} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found = (f"llvm-mca-{version}" for version in (21, 20, 19, 18, 17))
+    newest = next((name for name in found if shutil.which(name)), "llvm-mca")
+    parser.add_argument("--mca", default=newest, help="LLVM's machine code analyzer, 17 or newer (apt install llvm-19)")
+    parser.add_argument("--isa", default="", help="only this one")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    version = subprocess.run([options.mca, "--version"], capture_output=True, text=True, check=True).stdout
+    model = "llvm-mca of LLVM " + re.search(r"version (\d+\.\d+)", version)[1]  # type: ignore[index]
+    rows = []
+    for isa, cpus in CPUS.items():
+        if options.isa not in ("", isa):
+            continue
+        for cpu in cpus:
+            for name, spec in specs_of(isa).items():
+                rows.append(measure(options.mca, isa, cpu, name, spec))
+                print(to_markdown(rows[-1:], model).splitlines()[-1], flush=True)
+    data = {"model": model, "rows": [{**asdict(row), "share": row.share} for row in rows]}
+    (options.output / "arm_issue.json").write_text(json.dumps(data, indent=1) + "\n")
+    (options.output / "arm_issue.md").write_text(to_markdown(rows, model))
+
+
+if __name__ == "__main__":
+    main()
