@@ -42,12 +42,23 @@ _WHEELS = (
     "tornado",
 )
 # Programs to compare with. Without dependencies, which pip would choose for this machine: CUDA's libraries among them.
+# PyTorch of this version: later wheels for ARM do not start without those libraries.
 _EXTRAS = {
-    "torch": ("torch", "filelock", "sympy", "mpmath", "networkx", "jinja2", "markupsafe", "fsspec", "setuptools"),
+    "torch": (
+        "torch==2.8.0",
+        "filelock",
+        "sympy",
+        "mpmath",
+        "networkx",
+        "jinja2",
+        "markupsafe",
+        "fsspec",
+        "setuptools",
+    ),
     "onnxruntime": ("onnxruntime", "flatbuffers", "protobuf", "packaging"),
 }
 # Both sides of a bundle, of an RPC connection and of a comparison take the same version.
-_SAME_VERSION = ("apache-tvm", "apache-tvm-ffi", "torch", "onnxruntime")
+_SAME_VERSION = ("apache-tvm", "apache-tvm-ffi", "onnxruntime")
 
 Say = Callable[[str], None]
 
