@@ -29,11 +29,10 @@ from rich.progress import Progress
 from accuracy_reports.blame import sentences
 from accuracy_reports.html import render
 from accuracy_reports.index import write_index
-from accuracy_reports.layers import compare_three_ways
 from accuracy_reports.prepare import Request, prepare
-from accuracy_reports.record import FLOAT, INT8, OURS, Layers, Record, read_record, write_record
-from accuracy_reports.run import RECORD, REPORT, run
-from accuracy_reports.setup import Data, Setup
+from accuracy_reports.record import FLOAT, INT8, OURS, Record, read_record, write_record
+from accuracy_reports.run import RECORD, REPORT, run, with_layers
+from accuracy_reports.setup import Data
 from accuracy_reports.zoo import IMAGE_SIZES, float_model, pretrained, quantized_model, random_images
 from calibration.data import find_preprocessing
 from qtorch_relay.capture.engine import quantized_engine
@@ -43,7 +42,6 @@ RESULTS = Path(__file__).parent / "results"
 DIGITS, ENGINE = "digits", "fbgemm"
 LEAST_FLOAT_TOP1 = 0.97
 MOST_INT8_LOSS = 0.01
-_DIGITS_BATCH = 60
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,8 @@ def make_record(name: str, options: Options, folder: Path, bars: Progress) -> Re
     if name != DIGITS and options.imagenet is None:
         found = _without_labels(found)
     with working("layers three ways"):
-        layers = _layers(setup, options.layer_images if name != DIGITS else None)
-    return replace(found, layers=layers, model=replace(found.model, name=name))
+        found = with_layers(found, setup, options.layer_images if name != DIGITS else found.dataset.images)
+    return replace(found, model=replace(found.model, name=name))
 
 
 def _request(name: str, options: Options, folder: Path) -> Request:
@@ -108,21 +106,6 @@ def _without_labels(found: Record) -> Record:
     words = "as they are: noise at every scale, normalized, seed 1"
     dataset = replace(found.dataset, name="seeded images", classes=(), preprocessing=words)
     return replace(found, programs=programs, changed=changed, dataset=dataset)
-
-
-def _layers(setup: Setup, count: int | None) -> Layers:
-    """Compares every layer on images of a setup, evenly spaced. count: None = all, in batches."""
-    dataset = setup.data.open()
-    batch = 1 if count is not None else _DIGITS_BATCH
-    indices = dataset.spread(setup.data.images if count is None else count)
-    batches = ([found.images] for found in dataset.batches(indices, batch) if len(found.images) == batch)
-    infos = [("x", ((batch, *dataset.shape), "float32"))]
-    assert setup.int8_model is not None
-    floats = setup.float_model
-    return compare_three_ways(
-        str(setup.int8_model), None if floats is None else str(floats), infos, batches, setup.engine,
-        float_name="none" if floats is None else floats.name,
-    )  # fmt: skip
 
 
 def shortcomings(name: str, found: Record) -> list[str]:
