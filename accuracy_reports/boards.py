@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 
 from accuracy_reports.chunks import ChunkResult, Evaluator
@@ -50,8 +50,7 @@ class BoardWorker:
 
     def close(self) -> None:
         """Frees the board for others."""
-        with suppress(RemoteError):  # it is gone
-            self._session.close()
+        self._session.close()
 
 
 def on_boards(boards: Boards, say: Callable[[str], None]) -> Schedule:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 
+from tests.rpc_servers import Server, rpc_server
 from tools.emulated_board import Board, why_unavailable
 
 # Tests have small tensors and several processes: further threads of PyTorch would spin, waiting, on the cores of the
@@ -37,3 +38,10 @@ def board() -> Callable[..., Board]:
     if os.environ.get("QTORCH_RELAY_REQUIRE_BOARD"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Returns a stock RPC server of TVM on this machine; it serves one session at a time."""
+    with rpc_server(tmp_path_factory.mktemp("server")) as running:
+        yield running

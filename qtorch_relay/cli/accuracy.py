@@ -176,6 +176,7 @@ def _schedule(boards: Boards | None, ray: str | None) -> Schedule:
     if boards is not None:
         from accuracy_reports.boards import on_boards
 
+        note(f"{boards}: our latency there is told with the network; `qtorch-relay bench` tells it without")
         return on_boards(boards, _go_on_without)
     if ray is not None:
         from accuracy_reports.ray_cluster import on_ray

@@ -9,7 +9,9 @@ import ctypes
 import socket
 import struct
 import threading
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -59,6 +61,7 @@ class Session:
         self._connection = connection
         self._timeout_s = timeout_s
         self._lost: str | None = None
+        self._end = weakref.finalize(self, _end, module, connection)
         get = ffi.tvm_ffi().get_global_func
         device_type = _CPU + _SESSION_MASK * (get("rpc.SessTableIndex")(module) + 1)
         self._device = ffi.tvm_ffi().Device(device_type, 0)
@@ -92,6 +95,7 @@ class Session:
             self._lost = self._why_lost(doing, text)
             # Whatever else is asked over it, as when handles are freed, must not wait too.
             self._connection.abort()
+            self._end.detach()
             raise BoardLostError(self._lost) from error
 
     def function(self, name: str) -> Callable[..., Any]:
@@ -151,11 +155,9 @@ class Session:
         return int(self.call("counting its threads", self.function("runtime.NumThreads")))
 
     def close(self) -> None:
-        """Ends the session; the board is free for others."""
-        if self._lost is None:
-            self.call("closing the session", self._module["CloseRPCConnection"])
-            self._lost = f"the session on {self.name} is closed"
-            self._connection.release()
+        """Ends the session; the board is free for others. So does whoever forgets the session."""
+        self._lost = self._lost or f"the session on {self.name} is closed"
+        self._end()
 
     def __enter__(self) -> Session:
         return self
@@ -238,6 +240,12 @@ def _open(address: Address, key: str, name: str, timeout_s: float) -> Session:
         raise RemoteError(f"cannot open a session on {name}: {why}") from found
     connection.claim(timeout_s)
     return Session(found, connection, name, timeout_s)
+
+
+def _end(module: Any, connection: Connection) -> None:
+    with suppress(RuntimeError, OSError):  # the board has dropped away
+        module["CloseRPCConnection"]()
+    connection.release()
 
 
 def _last_line(text: str) -> str:

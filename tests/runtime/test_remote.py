@@ -29,12 +29,6 @@ from tests.rpc_servers import Server, free_port, rpc_server, rpc_tracker
 from tools.emulated_board import Board
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with rpc_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
 @pytest.fixture
 def session(server: Server) -> Iterator[Session]:
     with connect(server.address) as opened:
