@@ -139,10 +139,13 @@ class Board:
         command += ["--port", str(port), "--port-end", str(port + 1)]
         if tracker is not None:
             command += ["--tracker", tracker, "--key", key or self.cpu]
-        log = self.home / f"rpc-{port}.log"
+        # A folder of its own: Python imports from where it is started, and home has a folder for each extra.
+        logs = self.home / "rpc"
+        logs.mkdir(exist_ok=True)
+        log = logs / f"{port}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command, stdout=output, stderr=output, env=self.environment(), start_new_session=True, cwd=self.home
+                command, stdout=output, stderr=output, env=self.environment(), start_new_session=True, cwd=logs
             )
         server = RpcServer(host, port, process, log)
         try:
