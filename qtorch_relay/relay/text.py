@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -21,6 +22,18 @@ from qtorch_relay.relay.options import Options
 from qtorch_relay.relay.params import save_params
 from qtorch_relay.relay.registry import RELAX_FORMS, find_qnn_form
 from qtorch_relay.relay.writer import Writer, tensor_type
+
+_LOOP = "its steps are one loop in one function"
+# Ops without a form, in words, and why. Functions that are called by name are known by that name.
+WITHOUT_FORM = {
+    "torch.lstm_int8": ("LSTM and its cell, int8", _LOOP),
+    "torch.lstm_fp16": ("LSTM and its cell, float16", _LOOP),
+    "torch.rnn_int8": ("GRU, RNN and their cells, int8", _LOOP),
+    "torch.rnn_fp16": ("GRU, RNN and their cells, float16", _LOOP),
+    "torch.linear_fp16": ("linear with float16 weights", "Relay has no float32 product that rounds as PyTorch's does"),
+    "torch.grid_sample": ("grid_sample of codes", "Relay's works on floats"),
+    "embedding": ("embedding and embedding_bag of packed codes", "rows are unpacked and added in one function"),
+}
 
 
 def to_text(
@@ -59,7 +72,8 @@ def imported_text(imported: ImportedModule, options: Options) -> tuple[str, byte
     bindings = bindings_of(main)
     for binding, layer in zip(bindings, _layers(bindings), strict=True):
         writer.layer = layer
-        writer.bind(binding.var, _value(writer, binding.value, options), f"{binding.var.name}: {_type(binding.var)}")
+        name = binding.var.name if _is_named(binding.var) else f"part of {layer}"
+        writer.bind(binding.var, _value(writer, binding.value, options), f"{name}: {_type(binding.var)}")
     return writer.text(main.body.body, _types(main.body.body)), save_params(writer.params)
 
 
@@ -68,11 +82,15 @@ def _layers(bindings: list[Any]) -> list[str]:
     names: list[str] = []
     layer = "output"
     for binding in reversed(bindings):
-        name = str(binding.var.name)
-        if not (name.startswith(("lv", "gv")) and name[2:].isdigit()) and name not in ("lv", "gv"):
-            layer = name
+        if _is_named(binding.var):
+            layer = str(binding.var.name)
         names.append(layer)
     return names[::-1]
+
+
+def _is_named(var: Any) -> bool:
+    """Says whether a value has a name of the model's, not one that TVM numbered."""
+    return re.fullmatch(r"[lg]v\d*", str(var.name)) is None
 
 
 def _value(writer: Writer, expr: Any, options: Options) -> str:
@@ -123,8 +141,10 @@ def _unwritable(expr: Any) -> str:
         return f"a call of {expr.op}"
     name = str(expr.op.name)
     if name == "relax.call_tir":
-        return str(expr.args[0].name_hint)
-    return "" if name in OPS or name in RELAX_FORMS else name.removeprefix("relax.").removeprefix("torch.")
+        name = re.sub(r"\d+$", "", str(expr.args[0].name_hint))
+    if name in OPS or name in RELAX_FORMS:
+        return ""
+    return WITHOUT_FORM[name][0] if name in WITHOUT_FORM else name.removeprefix("relax.")
 
 
 def _type(expr: Any) -> str:

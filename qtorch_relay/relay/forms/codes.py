@@ -1,8 +1,7 @@
 """Ops of the dialect: as Relay's op of the same name where that is near PyTorch, with what it costs.
 
-What has no form here, or none for its arithmetic, is written as its canonicalization: qnn.add with PyTorch's
-arithmetic (Relay's requantizes both sides before it adds them, and so misses every fourth code or so), qnn.avg_pool2d
-(Relay's truncates), qnn.requantize_add and qnn.choose_qparams (Relay has none).
+What has no form here, or none for its arithmetic, is written as its canonicalization: qnn.avg_pool2d with PyTorch's
+arithmetic (Relay's truncates), qnn.requantize_add and qnn.choose_qparams (Relay has none).
 """
 
 from __future__ import annotations
@@ -195,6 +194,30 @@ def integer_bias(writer: Writer, operands: Operands) -> np.ndarray[Any, Any] | N
         )
     rounded = np.clip(np.rint(scaled), -(2.0**31), 2.0**31 - 1).astype(np.int32).reshape(-1)
     return rounded if rounded.any() else None
+
+
+@qnn_form(
+    "qnn.add",
+    arithmetics=("float32", "fixed_point"),
+    becomes="`qnn.dequantize` of both sides, `add`, `qnn.quantize`",
+    cost=TIES,
+)
+def add(writer: Writer, operands: Operands) -> str:
+    """The sum of real values, rounded once; Relay's own qnn.add requantizes both sides first, and rounds twice."""
+    real = [
+        writer.emit(
+            writer.op(
+                "qnn.dequantize",
+                *(_operand(writer, operands, name) for name in (side, f"{side}_scale", f"{side}_zero_point")),
+                axis=-1,
+                out_dtype="float32",
+            )
+        )
+        for side in ("lhs", "rhs")
+    ]
+    total = writer.emit(writer.op("add", *real))
+    target = (_operand(writer, operands, f"output_{name}") for name in ("scale", "zero_point"))
+    return writer.op("qnn.quantize", total, *target, axis=-1, out_dtype=operands.dtype("lhs"))
 
 
 @qnn_form(

@@ -1,0 +1,121 @@
+"""Relay text, read as text: names, one line per op, options, refusals. test_era.py gives it to a real Relay."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import qtorch_relay as qr
+from qtorch_relay.errors import InvalidInputError, QTorchRelayError, UnsupportedOpError
+from qtorch_relay.frontend.importer import ImportedModule
+from qtorch_relay.qnn.op_def import OPS
+from qtorch_relay.relay.options import Options
+from qtorch_relay.relay.page import relay_page
+from qtorch_relay.relay.registry import QNN_FORMS, RELAX_FORMS, relax_form
+from qtorch_relay.relay.text import imported_text
+from qtorch_relay.relay.writer import literal
+from tests.relay.programs import digits_network, imported, lstm
+
+PAGE = Path(__file__).parents[2] / "docs" / "relay.md"
+LINE = re.compile(r"  %(\d+) = ([\w.]+)\(.*\); /\* (.+) \*/|  %(\d+) = \(.*\); /\* (.+) \*/")
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImportedModule:
+    return imported(digits_network())
+
+
+def body(text: str) -> list[str]:
+    """Returns the lines of main's body."""
+    return text.split(") -> ", 1)[1].split("\n")[1:-3]
+
+
+def test_the_cnn_is_one_line_per_op_with_the_names_of_its_layers(digits: ImportedModule) -> None:
+    text, _ = imported_text(digits, Options())
+    assert text.startswith('#[version = "0.0.5"]\ndef @main(\n  %x: Tensor[(4, 1, 8, 8), float32],\n')
+    found = [LINE.fullmatch(line) for line in body(text)]
+    assert all(found)
+    assert [int(match[1]) for match in found if match] == list(range(len(found)))
+    comments = " ".join(match[3] for match in found if match)
+    assert all(f"network_{layer}:" in comments for layer in ("stem_0", "body_0", "down_0", "classifier"))
+    params = re.findall(r"^  %(\w+): Tensor", text, re.MULTILINE)[1:]
+    assert {"network_stem_0_weight", "network_classifier_bias_s32", "network_classifier_weight"} <= set(params)
+    assert all(name.startswith("network_") for name in params)
+
+
+def test_the_default_keeps_qnn_ops_and_says_every_attribute(digits: ImportedModule) -> None:
+    ops = re.findall(r"= ([\w.]+)\(", imported_text(digits, Options())[0])
+    assert (ops.count("qnn.conv2d"), ops.count("qnn.dense"), ops.count("qnn.requantize")) == (3, 1, 4)
+    assert (ops.count("qnn.quantize"), ops.count("qnn.dequantize")) == (2, 3)
+    conv = next(line for line in body(imported_text(digits, Options())[0]) if "qnn.conv2d" in line)
+    names = "strides padding dilation groups channels kernel_size data_layout kernel_layout out_layout out_dtype"
+    for name in names.split():
+        assert f" {name}=" in conv
+
+
+def test_exact_text_requantizes_by_plain_ops(digits: ImportedModule) -> None:
+    ops = re.findall(r"= ([\w.]+)\(", imported_text(digits, Options(exact=True))[0])
+    assert "qnn.requantize" not in ops
+    assert ops.count("qnn.conv2d") == 3
+    assert {"round", "clip", "cast"} <= set(ops)
+
+
+def test_rounding_and_compute_type_are_the_callers(digits: ImportedModule) -> None:
+    text, _ = imported_text(digits, Options(rounding="UPWARD", compute_dtype="int64"))
+    assert text.count('rounding="UPWARD", compute_dtype="int64"') == 4
+    assert imported_text(digits, Options())[0].count('rounding="TONEAREST", compute_dtype="float32"') == 4
+
+
+def test_to_text_takes_what_from_pytorch_returned() -> None:
+    network = digits_network()
+    mod, params = qr.from_pytorch(network, [("x", (4, 1, 8, 8))], engine="fbgemm")
+    assert qr.relay.to_text(mod, params) == imported_text(imported(network), Options())
+
+
+@pytest.mark.parametrize(("name", "value"), [("rounding", "nearest"), ("compute_dtype", "int32")])
+def test_an_unknown_option_is_refused(name: str, value: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"{name} is '{value}'; accepted are"):
+        Options(**{name: value})
+
+
+def test_what_relay_has_no_form_for_is_refused_by_name() -> None:
+    with pytest.raises(UnsupportedOpError, match=r"no form in Relay:\n  LSTM and its cell, int8 \(1 times, first in "):
+        imported_text(imported(lstm(), (2, 1, 4)), Options())
+
+
+def test_a_named_dimension_is_refused() -> None:
+    mod, params = qr.from_pytorch(torch.nn.ReLU(), [("x", ("n", 4))], engine="fbgemm")
+    with pytest.raises(QTorchRelayError, match="the size n is a name; Relay text is for fixed sizes"):
+        qr.relay.to_text(mod, params)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (np.float32(0.1), "0.100000001f"),
+        (np.float64(0.1), "0.10000000000000001f64"),
+        (np.int32(-3), "-3"),
+        (np.int64(3), "3i64"),
+        (np.uint8(7), 'cast(7, dtype="uint8")'),
+        (np.float32("-inf"), "divide(-1f, 0f)"),
+        (np.float32("nan"), "divide(0f, 0f)"),
+        (np.bool_(True), "True"),
+    ],
+)
+def test_literals(number: np.generic, text: str) -> None:
+    assert literal(number) == text
+
+
+def test_the_table_names_ops_of_the_dialect_and_no_plain_op_twice() -> None:
+    assert set(QNN_FORMS) <= set(OPS)
+    with pytest.raises(ValueError, match=r"relax\.add has two Relay forms"):
+        relax_form("relax.add", becomes="")(lambda writer, call: "")
+    assert not set(RELAX_FORMS) & set(OPS)
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert PAGE.read_text() == relay_page(), "make it anew: python -m qtorch_relay.relay.page > docs/relay.md"
