@@ -161,7 +161,7 @@ class _Desk(Generic[R]):
             return chunk
 
     def _next(self, place: int) -> int | None:
-        """Returns the first chunk to do, except those on which a worker of this place died and none of another has."""
+        """Returns the first chunk to do: of those on which a worker of this place died, only if all others' did too."""
         return next((c for c in self._todo if place not in self._deaths[c] or self._deaths[c] >= self._places), None)
 
     @property

@@ -162,7 +162,7 @@ def _load_any(session: Session, variants: Sequence[Variant], name: str) -> tuple
         return {id(variant): library}, described_cpu(machine, _describe_cpu(session, library, name))
     raise TargetError(
         f"{name} cannot be loaded on {session.name}: {'; '.join(refusals)}; "
-        "compile it for the board's machine, and let the board have apache-tvm 0.27"
+        "compile it for the board's machine (--target), and let the board have apache-tvm 0.27"
     )
 
 

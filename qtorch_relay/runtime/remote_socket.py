@@ -73,6 +73,8 @@ class Connection:
 
 def _sockets_to(address: Address) -> Iterator[socket.socket]:
     """Yields a duplicate of each open socket whose other end has this address."""
+    if not _OPEN_FILES.is_dir():
+        return  # the operating system does not tell them: then a vanished board is waited for
     for entry in os.listdir(_OPEN_FILES):
         found = _socket_of(int(entry))
         if found is None:
