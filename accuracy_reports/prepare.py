@@ -12,26 +12,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 
 from accuracy_reports import record
 from accuracy_reports.environment import describe_environment
 from accuracy_reports.journal import JOURNAL, Header, Question, read_header, refuse_differences
-from accuracy_reports.logits import LogitsForm, dequantized_from, find_logits
+from accuracy_reports.logits import LogitsForm
 from accuracy_reports.programs import tensors_of
 from accuracy_reports.record import FLOAT, INT8, ONNX_RUNTIME, OURS
 from accuracy_reports.setup import Data, Setup
+from accuracy_reports.trial import check_float_model, check_images_fit, logits_of_bundle, logits_of_model
 from calibration.data import Dataset
 from qtorch_relay.capture.engine import resolve_engine
 from qtorch_relay.capture.notes import noted_engine
-from qtorch_relay.capture.reference import run_reference
-from qtorch_relay.capture.torchscript import capture_model
 from qtorch_relay.demo.model_files import write_digits
 from qtorch_relay.errors import BundleError, InvalidInputError
 from qtorch_relay.output_files import atomic_write
 from qtorch_relay.peers import PeerUnavailableError, export_onnx, frozen_runner, onnxruntime_session
-from qtorch_relay.qparams import PerTensor
 from qtorch_relay.runtime import load
 from qtorch_relay.runtime.bundle import read_manifest
 from qtorch_relay.runtime.interface import Interface
@@ -119,7 +116,8 @@ class _Preparation:
             self.engine, self.target = resolve_engine(noted_engine(self.model, request.engine)), resolved.name
             self.batch = request.batch or 1
         self.shape = (self.batch, *dataset.shape)
-        self.infos = [("x", (self.shape, "float32"))]
+        if self.is_bundle:
+            check_images_fit(self.bundle, program, self.shape)
         self.made = self._made_before()
 
     def finish(self) -> tuple[Setup, Header]:
@@ -143,13 +141,13 @@ class _Preparation:
             self.sha256, self.engine, self._described(logits), logits, self.batch, chunk,
             tuple(name for name in (FLOAT, INT8, OURS, ONNX_RUNTIME) if name not in missing), missing,
         )  # fmt: skip
-        made = {path.name: sha256_of(path) for path in (self.bundle, onnx_model) if path and path.parent == self.folder}
+        made = {path.name: sha256_of(path) for path in (None if self.is_bundle else self.bundle, onnx_model) if path}
         model = record.Model(
             self.model.name, str(self.engine), self.target, str(compiled.report.get("path", "kernels")),
             tuple(map(str, compiled.inputs)), tuple(map(str, compiled.report.get("messages", ()))),
         )  # fmt: skip
         environment = describe_environment(request.command, request.threads)
-        return setup, Header(question, model, environment, {} if self.is_bundle else made, request.shard)
+        return setup, Header(question, model, environment, made, request.shard)
 
     def _made_before(self) -> frozenset[str]:
         """Returns the files in the folder that are what this run would make.
@@ -172,35 +170,17 @@ class _Preparation:
         return frozenset(name for name, path in paths.items() if path.is_file() and sha256_of(path) == known.made[name])
 
     def _logits(self) -> LogitsForm:
+        """Returns where the logits are, after one run of what PyTorch runs; a run that goes on knows it."""
         if self.known is not None and self.made:
             return self.known.question.logits
-        if self.int8_model is None:
-            return self._logits_of_bundle()
-        zeros = np.zeros(self.shape, np.float32)
-        _, run = frozen_runner(self.int8_model, self.engine, optimize_numerics=False)
-        try:
-            tensors = tensors_of(run([torch.from_numpy(zeros)]))
-        except RuntimeError as error:
-            reason = [line for line in str(error).splitlines() if line.strip()][-1]
-            raise InvalidInputError(
-                f"{self.int8_model} does not run on images {list(self.shape)} of {self.dataset.name}: {reason}"
-            ) from error
-        index = find_logits([tuple(tensor.shape) for tensor in tensors], self.batch)
-        tensor = tensors[index]
-        if tensor.is_quantized:
-            return LogitsForm(index, tensor.shape[1], tensor.q_scale(), tensor.q_zero_point(), True)
-        with self.working("looking for the logits"):
-            captured = capture_model(str(self.int8_model), self.infos, self.engine)
-            found = dequantized_from(captured.graph, run_reference(captured, [zeros]).values, index)
-        return _form(index, tensor.shape[1], found, False)
-
-    def _logits_of_bundle(self) -> LogitsForm:
-        program = self._read_bundle()
-        outputs = program.tensors_at(self.batch)[len(program.inputs) :]
-        index = find_logits([spec.fixed_shape for spec in outputs], self.batch)
-        spec = outputs[index]
-        q = spec.qparams if isinstance(spec.qparams, PerTensor) else None
-        return _form(index, spec.fixed_shape[1], q, q is not None)
+        with self.working("running each model once"):
+            if self.int8_model is None:
+                logits = logits_of_bundle(self._read_bundle(), self.batch)
+            else:
+                logits = logits_of_model(self.int8_model, self.engine, self.shape)
+            if self.request.float_model is not None:
+                check_float_model(self.request.float_model, logits, self.shape)
+        return logits
 
     def _read_bundle(self) -> Interface:
         """Returns what the bundle's program takes and gives: that which this host runs, or the first for a board."""
@@ -210,21 +190,14 @@ class _Preparation:
 
     def _compiled(self) -> Interface:
         if self.is_bundle:
-            compiled = self._read_bundle()
-            takes = [spec.sizes_in(self.shape) for spec in compiled.inputs]
-            if takes != [{}] and (len(takes) != 1 or takes[0] is None):
-                raise InvalidInputError(
-                    f"{self.bundle} takes {'; '.join(map(str, compiled.inputs))}, the images are {list(self.shape)}; "
-                    "choose their size with --preprocessing or --crop, and --batch as it was compiled"
-                )
-            return compiled
+            return self._read_bundle()
         if BUNDLE in self.made:
             with suppress(BundleError):  # unchanged, so written by another version of the format
                 return self._read_bundle()
         with self.working(f"compiling for {self.target}"):
             from qtorch_relay.pipeline import compile as compile_for  # TVM's compiler: seconds that a resumed run saves
 
-            model = compile_for(str(self.model), self.infos, self.target, self.engine)
+            model = compile_for(str(self.model), [("x", (self.shape, "float32"))], self.target, self.engine)
             model.save(self.bundle)
         return model.interface
 
@@ -281,12 +254,6 @@ def sha256_of(path: Path) -> str:
         return found.hexdigest()
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _form(index: int, classes: int, qparams: PerTensor | None, is_quantized: bool) -> LogitsForm:
-    if qparams is None:
-        return LogitsForm(index, classes, None, None, is_quantized)
-    return LogitsForm(index, classes, qparams.scale, qparams.zero_point, is_quantized)
 
 
 def _batch_of(compiled: Interface) -> int:

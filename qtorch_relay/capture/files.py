@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import zipfile
 import zlib
@@ -57,6 +58,8 @@ def load_model(path: str | os.PathLike[str]) -> torch.jit.ScriptModule | torch.e
 
 
 def _load_program(file: Path) -> torch.export.ExportedProgram:
+    # Registers the ops quantized_decomposed::*, without which torch.export.load does not know them.
+    importlib.import_module("torch.ao.quantization.fx._decomposed")
     try:
         return torch.export.load(str(file))
     except Exception as error:  # torch.export.load has no list of what it raises: KeyError, AssertionError, JSON errors

@@ -42,7 +42,8 @@ def accuracy(
     model: Annotated[
         Path | None,
         typer.Argument(
-            metavar="MODEL", help="A TorchScript file (.pt), or a bundle (.qtr). Default: the digits demo's."
+            metavar="MODEL",
+            help="A TorchScript file (.pt), an exported program (.pt2), or a bundle (.qtr). Default: the digits demo's.",
         ),
     ] = None,
     data: Annotated[

@@ -15,7 +15,7 @@ from qtorch_relay.capture.files import load_model
 
 def torch_program(
     model: Path, engine: str, arrays: Sequence[npt.NDArray[Any]], num_threads: int
-) -> tuple[torch.jit.ScriptModule, list[torch.Tensor], Callable[[], Any]]:
+) -> tuple[torch.nn.Module, list[torch.Tensor], Callable[[], Any]]:
     """Returns a model as it was saved, its inputs, and a function that runs it on them.
 
     PyTorch is set to a number of threads; the function runs the frozen model with the kernels of an engine, which is
@@ -29,15 +29,21 @@ def torch_program(
 
 def frozen_runner(
     model: Path, engine: str | None, *, optimize_numerics: bool = True
-) -> tuple[torch.jit.ScriptModule, Callable[[Sequence[torch.Tensor]], Any]]:
+) -> tuple[torch.nn.Module, Callable[[Sequence[torch.Tensor]], Any]]:
     """Returns a model as it was saved, and a function that runs it, frozen, with the kernels of an engine.
+
+    A .pt2 file runs as torch.export left it.
 
     optimize_numerics: False keeps the floats of the model as it was saved: no batch norm is folded.
     """
     with quantized_engine(engine), torch.inference_mode():
         # Loading packs the weights for the engine that is set; freezing is what a user in need of speed does.
-        module = load_model(model).eval()
-        frozen = torch.jit.freeze(module, optimize_numerics=optimize_numerics)
+        loaded = load_model(model)
+        if isinstance(loaded, torch.export.ExportedProgram):
+            module = frozen = loaded.module()
+        else:
+            module = loaded.eval()
+            frozen = torch.jit.freeze(module, optimize_numerics=optimize_numerics)
 
     def run(tensors: Sequence[torch.Tensor]) -> Any:
         with quantized_engine(engine), torch.inference_mode():

@@ -355,7 +355,9 @@ def test_broken_images_are_told_and_not_counted(models: tuple[Path, Path], array
     assert record.program(OURS).differing_codes.of == (IMAGES - 9) * CLASSES
 
 
-@pytest.mark.parametrize("form", ["more labels", "sizes", "chunk", "engine of a bundle", "model"])
+@pytest.mark.parametrize(
+    "form", ["more labels", "sizes", "chunk", "engine of a bundle", "size of a bundle", "model", "float model"]
+)
 def test_what_does_not_fit_is_refused_before_the_run(
     models: tuple[Path, Path], arrays: Path, whole: tuple[Path, Record], tmp_path: Path, form: str
 ) -> None:
@@ -364,11 +366,18 @@ def test_what_does_not_fit_is_refused_before_the_run(
         other = write_arrays(tmp_path / "images.npz", 20, CLASSES + 30)
         asked, error, message = replace(asked, data=Data(str(other))), DatasetError, "the model has 10 classes"
     elif form == "sizes":
-        asked, message = replace(asked, data=Data("digits")), r"does not run on images \[1, 1, 8, 8\] of scikit-learn"
+        asked, message = replace(asked, data=Data("digits")), r"does not run on images \[1, 1, 8, 8\]: "
     elif form == "chunk":
         asked, message = replace(asked, batch=4, chunk=6), "accepted are multiples of the batch of 4"
     elif form == "engine of a bundle":
         asked, message = replace(asked, model=whole[0] / BUNDLE), "compiled already, so --engine and --target"
+    elif form == "size of a bundle":
+        asked = replace(asked, model=whole[0] / BUNDLE, engine=None, batch=2)
+        message = r"takes x: float32 \[1, 3, 16, 16\], the images are \[2, 3, 16, 16\]"
+    elif form == "float model":
+        (tmp_path / "other").mkdir()
+        other = write_models(tmp_path / "other", CLASSES + 1)[1]
+        asked, message = replace(asked, float_model=other), r"gives logits \[1, 11\], the int8 model \[1, 10\]"
     else:
         asked, message = replace(asked, model=tmp_path / "missing.pt"), "missing.pt cannot be read: No such file"
     with pytest.raises(error, match=message):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,17 @@ def test_pytorch_exports_no_packed_params() -> None:
         model = quantize_fx.convert_fx(prepared(flows.Linears, "fbgemm", x))
         with pytest.raises(AttributeError, match=r"LinearPackedParamsBase .* does not have a field"):
             torch.export.export(model, (x,))
+
+
+def test_a_saved_program_is_read_by_a_process_that_made_none(tmp_path: Path) -> None:
+    """torch registers the ops of such graphs when it makes one, not when it loads one."""
+    with quantized_engine("fbgemm"), torch.no_grad():
+        x = flows.example_for(flows.Linears, 0)
+        model = quantize_fx._convert_to_reference_decomposed_fx(prepared(flows.Linears, "fbgemm", x))
+        torch.export.save(torch.export.export(model, (x,)), tmp_path / "model.pt2")
+    code = f"from qtorch_relay.capture.files import load_model; load_model({str(tmp_path / 'model.pt2')!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("saved", [False, True])
