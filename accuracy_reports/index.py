@@ -112,7 +112,7 @@ COLUMNS = {
     "worst": ("worst layer, alone", "lowest SQNR, float to PyTorch int8"),
     "speed": ("times PyTorch int8's speed", "medians of the same run"),
 }
-_OPTIONAL = ("accuracy", "published")
+_OPTIONAL = ("accuracy", "published", "speed")
 
 
 def columns_of(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:

@@ -5,7 +5,8 @@
   codes and layers are PyTorch's. With --imagenet their published weights and ImageNet's validation set (downloads).
 
 Exit status 1 if a code or an answer is not PyTorch's, or the digits fall below what they must reach. A network whose
-record is there is left as it is, unless --again is given: a run that was stopped goes on.
+record is there is left as it is, unless --again is given: a run that was stopped goes on. --latencies again measures
+only the latencies of such records, when the machine has nothing else to do; none leaves them out, on a busy one.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import shlex
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -30,34 +33,43 @@ from accuracy_reports.blame import sentences
 from accuracy_reports.html import render
 from accuracy_reports.index import write_index
 from accuracy_reports.prepare import Request, prepare
+from accuracy_reports.programs import open_programs
 from accuracy_reports.record import FLOAT, INT8, OURS, Record, read_record, write_record
 from accuracy_reports.run import RECORD, REPORT, run, with_layers
-from accuracy_reports.setup import Data
+from accuracy_reports.setup import Data, Setup
 from accuracy_reports.zoo import IMAGE_SIZES, float_model, pretrained, quantized_model, random_images
 from calibration.data import find_preprocessing
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.output_files import atomic_write
+from qtorch_relay.peers.timing import interleave
 
 RESULTS = Path(__file__).parent / "results"
 DIGITS, ENGINE = "digits", "fbgemm"
 LEAST_FLOAT_TOP1 = 0.97
 MOST_INT8_LOSS = 0.01
+_CALLS = 15  # of each program
+LATENCIES = ("run", "again", "none")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked. images: of each seeded network; layer_images: on how many of them its layers are compared."""
+    """What is asked. images: of each seeded network; layer_images: on how many of them its layers are compared.
+
+    work: where the networks' files are kept, None = nowhere. latencies: one of LATENCIES.
+    """
 
     output: Path
     images: int
     layer_images: int
     threads: int
     imagenet: Path | None
+    work: Path | None
+    latencies: str
     command: str
 
 
-def make_record(name: str, options: Options, folder: Path, bars: Progress) -> Record:
-    """Returns the record of a network. folder: for its files, which are of no use afterwards."""
+def make_record(name: str, options: Options, folder: Path, bars: Progress, known: Record | None = None) -> Record:
+    """Returns the record of a network, of a known one with other latencies. folder: for the network's files."""
 
     def working(text: str) -> AbstractContextManager[Any]:
         bars.console.print(f"{name}: {text}", markup=False)
@@ -65,11 +77,14 @@ def make_record(name: str, options: Options, folder: Path, bars: Progress) -> Re
 
     request = _request(name, options, folder)
     setup, header = prepare(request, folder, working)
+    if known is not None:
+        return with_latencies(known, setup)
     found = run(setup, header, folder)
     if name != DIGITS and options.imagenet is None:
         found = _without_labels(found)
     with working("layers three ways"):
-        found = with_layers(found, setup, options.layer_images if name != DIGITS else found.dataset.images)
+        count = found.dataset.images if name == DIGITS else options.layer_images
+        found = with_layers(found, setup, count) if count else found
     return replace(found, model=replace(found.model, name=name))
 
 
@@ -78,20 +93,45 @@ def _request(name: str, options: Options, folder: Path) -> Request:
     if name == DIGITS:
         return Request(Data(DIGITS), engine=ENGINE, **common)  # type: ignore[arg-type]
     int8_file, float_file = folder / f"{name}_int8.pt", folder / f"{name}.pt"
+    images_file = folder / "images.npz"
+    size = IMAGE_SIZES[name]
+    request = Request(Data(str(images_file)), int8_file, float_model=float_file, engine=ENGINE, **common)  # type: ignore[arg-type]
     if options.imagenet is not None:
         weights = pretrained(name)
-        int8, floats, engine = weights.int8, weights.floats, weights.engine
         data = Data(str(options.imagenet), find_preprocessing(weights.preprocessing))
+        request = replace(request, data=data, engine=weights.engine)
+        networks = {int8_file: weights.int8, float_file: weights.floats}
+    elif int8_file.exists() and float_file.exists() and images_file.exists():
+        return request
     else:
-        int8, floats, engine = quantized_model(name, ENGINE).module, float_model(name, ENGINE, "eager").module, ENGINE
-        images = random_images(options.images, IMAGE_SIZES[name], seed=1).numpy()
-        np.savez(folder / "images.npz", images=images, labels=np.arange(len(images)))
-        data = Data(str(folder / "images.npz"))
-    size = IMAGE_SIZES[name]
-    with quantized_engine(engine):
-        for module, file in ((int8, int8_file), (floats, float_file)):
+        images = random_images(options.images, size, seed=1).numpy()
+        np.savez(images_file, images=images, labels=np.arange(len(images)))
+        floats = float_model(name, ENGINE, "eager").module
+        networks = {int8_file: quantized_model(name, ENGINE).module, float_file: floats}
+    with quantized_engine(request.engine):
+        for file, module in networks.items():
             torch.jit.save(torch.jit.trace(module.eval(), torch.zeros(1, 3, size, size), check_trace=False), file)
-    return Request(data, int8_file, float_model=float_file, engine=engine, **common)  # type: ignore[arg-type]
+    return request
+
+
+def with_latencies(found: Record, setup: Setup) -> Record:
+    """Returns a record with the latencies of programs that take turns on the first images."""
+    (batch,) = setup.data.open().batches(np.arange(setup.batch), setup.batch)
+    calls = {program.name: partial(program.call, program.convert(batch.images)) for program in open_programs(setup)}
+    medians = {name: median(values) for name, values in interleave(calls, _CALLS).items()}
+    rows = (
+        replace(row, latency_ms=medians[row.name], images_per_s=1e3 * setup.batch / medians[row.name])
+        if row.name in medians
+        else row
+        for row in found.programs
+    )
+    return replace(found, programs=tuple(rows))
+
+
+def without_latencies(found: Record) -> Record:
+    """Returns a record that says nothing of speed."""
+    rows = tuple(replace(row, latency_ms=None, images_per_s=None) for row in found.programs)
+    return replace(found, programs=rows)
 
 
 def _without_labels(found: Record) -> Record:
@@ -139,10 +179,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in bars.track(names, description="reports"):
             folder = options.output / name
             folder.mkdir(exist_ok=True)
-            if again or not (folder / RECORD).exists():
-                with tempfile.TemporaryDirectory(prefix="qtorch_relay_reports_") as files:
-                    found = make_record(name, options, Path(files), bars)
+            is_there = (folder / RECORD).exists()
+            measured_again = options.latencies == "again" and is_there
+            if again or measured_again or not is_there:
+                known = read_record(folder / RECORD) if measured_again else None
+                with _folder_for_files(options.work, name) as files:
+                    found = make_record(name, options, files, bars, known)
                 write_record(found, folder / RECORD)
+            if options.latencies == "none":
+                write_record(without_latencies(read_record(folder / RECORD)), folder / RECORD)
             found = read_record(folder / RECORD)
             with atomic_write(folder / REPORT) as file:
                 file.write(render(found).encode())
@@ -154,20 +199,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if problems else 0
 
 
+@contextmanager
+def _folder_for_files(work: Path | None, name: str) -> Iterator[Path]:
+    """Yields a folder for a network's files; without work it vanishes at the end."""
+    if work is not None:
+        (work / name).mkdir(parents=True, exist_ok=True)
+        yield work / name
+        return
+    with tempfile.TemporaryDirectory(prefix="qtorch_relay_reports_") as files:
+        yield Path(files)
+
+
 def _parse(arguments: Sequence[str] | None) -> tuple[Options, tuple[str, ...], bool]:
     parser = argparse.ArgumentParser(prog="python -m accuracy_reports.reports", description=__doc__)
     known = (DIGITS, *IMAGE_SIZES)
     parser.add_argument("--models", nargs="+", choices=known, default=known)
     parser.add_argument("--images", type=int, default=16, help="seeded images of each network")
-    parser.add_argument("--layer-images", type=int, default=4, help="on how many of them layers are compared")
+    parser.add_argument(
+        "--layer-images", type=int, default=4, help="on how many of them layers are compared; 0: on none"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of every program")
     parser.add_argument("--imagenet", type=Path, metavar="DIR", help="published weights on this validation set")
     parser.add_argument("--output", type=Path, default=RESULTS, help="default: %(default)s")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="keep the networks' files here, and use those there")
+    parser.add_argument("--latencies", choices=LATENCIES, default=LATENCIES[0], help="default: those of the run")
     parser.add_argument("--again", action="store_true", help="make records anew that are there")
     given = parser.parse_args(arguments)
     words = sys.argv[1:] if arguments is None else arguments
     command = shlex.join(["python", "-m", "accuracy_reports.reports", *words])
-    options = Options(given.output, given.images, given.layer_images, given.threads, given.imagenet, command)
+    options = Options(
+        given.output,
+        given.images,
+        given.layer_images,
+        given.threads,
+        given.imagenet,
+        given.work,
+        given.latencies,
+        command,
+    )
     return options, tuple(given.models), given.again
 
 
