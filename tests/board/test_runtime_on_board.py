@@ -82,5 +82,9 @@ def test_the_wheel_alone_runs_a_bundle(
     this = board("cortex-a53", project=installed)
     assert this.run(["-c", "import torch"]).returncode != 0
     assert this.run(["-c", "import typer"]).returncode != 0
-    done = this.run([*RUNTIME, classifier.every], cwd=tmp_path)
+    # Of the wheels that are there, apache-tvm, apache-tvm-ffi, typing_extensions and numpy are enough.
+    others = ("ml_dtypes", "psutil", "cloudpickle", "tornado")
+    hide = f"import sys; sys.modules.update(dict.fromkeys({others}))"
+    start = "from qtorch_relay.runtime.command_line import main; sys.exit(main(sys.argv[1:]))"
+    done = this.run(["-c", f"{hide}; {start}", classifier.every], cwd=tmp_path)
     assert "self-test  passed: 12 of 12 elements equal PyTorch's own output" in done.stdout, done.stderr
