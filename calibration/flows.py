@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.ao import quantization as q
 from torch.ao.nn import intrinsic
+from torch.ao.nn.quantized import FloatFunctional
 from torch.ao.quantization import quantize_fx
 
+from calibration.float_runs import pass_floats_on
 from calibration.fusion import first_line, fuse_eager, trace
 from calibration.observed import FLOAT_ISLAND_STUB
-from calibration.recipes import TRANSPOSED, Scheme
+from calibration.recipes import TRANSPOSED, WEIGHTED, Scheme
 from qtorch_relay.errors import CalibrationError
 
-WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *TRANSPOSED)
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 MODES = ("auto", "eager", "fx")
 
@@ -57,7 +58,8 @@ class FxFlow:
         mapping = scheme.mapping()
         for name in in_float:
             mapping.set_module_name(name, None)
-        return quantize_fx.prepare_fx(copy.deepcopy(fused), mapping, example)
+        prepared = quantize_fx.prepare_fx(copy.deepcopy(fused), mapping, example)
+        return pass_floats_on(prepared, in_float) if in_float else prepared
 
     def prepare_qat(self, model: nn.Module, scheme: Scheme, example: Example) -> nn.Module:
         """Returns the graph with fake quantization."""
@@ -159,6 +161,17 @@ def weighted_layers(fused: nn.Module) -> dict[str, nn.Module]:
             found[path] = first
             inside.update(module.modules())
     return found
+
+
+def single_layers(fused: nn.Module) -> set[str]:
+    """Returns the paths of the layers of a fused model that take one tensor and give one: each can stay in float."""
+    weighted = weighted_layers(fused)
+    parts = {path for whole in weighted for path, _ in fused.get_submodule(whole).named_modules(prefix=whole)} - set(
+        weighted
+    )
+    alone = {path for path, module in fused.named_modules() if path and not any(module.children())}
+    others = (q.QuantStub, q.DeQuantStub, FloatFunctional, nn.Identity)
+    return set(weighted) | {path for path in alone - parts if not isinstance(fused.get_submodule(path), others)}
 
 
 def run_example(model: nn.Module, example: Example) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from calibration.batches import Batches, Track, untracked
 from calibration.evaluate import Answers, evaluate, expected_outputs
+from calibration.fusion import trace
 from calibration.observed import TensorRange
 from calibration.quantize import Fused, Observation, Options, Quantized, fuse, observe
 from calibration.recipes import Scheme
@@ -80,9 +82,21 @@ def quantize_within(
     if options.in_float:
         raise CalibrationError("which layers stay in float is what --max-drop finds; leave --float-layer out")
     with quantized_engine(scheme.engine):
+        options = replace(options, mode=_mode(model, options.mode))
         fused = fuse(model, scheme, batches, options, track)
         found = observe(fused, batches, (), track)
         return _Search(model, fused, found, labelled, max_drop, track).run()
+
+
+def _mode(model: nn.Module, mode: str) -> str:
+    """Returns "fx" for "auto" where FX can trace the model: there, layers in float hand floats on to one another."""
+    if mode != "auto":
+        return mode
+    try:
+        trace(copy.deepcopy(model))
+    except CalibrationError:
+        return mode
+    return "fx"
 
 
 class _Search:
@@ -103,7 +117,7 @@ class _Search:
         """Returns what is found."""
         all_int8 = self.accuracy(())
         costs = sensitivities(self.fused, self.found.ranges, self.labelled, self.track)
-        ranked = [cost.layer for cost in costs if cost.has_weight]
+        ranked = [cost.layer for cost in costs if cost.can_stay]
         kept = [] if self.is_allowed(()) else self._prune(ranked[: self._fewest(ranked)])
         by_name = {cost.layer: cost for cost in costs}
         return Mixed(
@@ -149,15 +163,21 @@ class _Search:
         low, high = 0, 1
         while not self.is_allowed(ranked[:high]):
             if high >= len(ranked):
+                drop = self.drop(ranked)
                 raise CalibrationError(
-                    f"even with all {len(ranked)} layers in float accuracy drops by {self.drop(ranked):.2f} points, "
-                    f"more than {self.max_drop:g}; allow more, or calibrate with other data or another observer"
+                    f"even with all {len(ranked)} layers in float accuracy drops by {drop:.2f} points, more than "
+                    f"{self.max_drop:g}; allow more, or calibrate with other data or another observer{self._hint()}"
                 )
             low, high = high, min(2 * high, len(ranked))
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self.is_allowed(ranked[:middle]) else (middle, high)
         return high
+
+    def _hint(self) -> str:
+        """Returns what makes eager mode worse."""
+        hint = "; in eager mode what a layer in float returns is quantized again, --mode fx hands floats on"
+        return hint if self.fused.flow.name == "eager" else ""
 
     def _prune(self, kept: list[str]) -> list[str]:
         """Returns the layers that have to stay: cheapest first, each is left out if that is allowed.

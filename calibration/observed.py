@@ -24,19 +24,25 @@ class ObservedTensor:
     """A tensor of a prepared model.
 
     name: the layer that makes it, or FX's name of the operation or input.
-    paths: where its observer is; ops that only move values share that of their input.
+    also: what shares its observer: the results of ops that only move its values.
+    paths: where the observer is.
     """
 
     name: str
+    also: tuple[str, ...]
     observer: nn.Module
     paths: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class TensorRange:
-    """How a tensor is quantized. least, greatest: the extremes that were seen; None where none are kept."""
+    """How a tensor is quantized, and those that share its range (also).
+
+    least, greatest: the extremes that were seen; None where none are kept.
+    """
 
     name: str
+    also: tuple[str, ...]
     scale: float
     zero_point: int
     quant_min: int
@@ -63,22 +69,23 @@ class TensorRange:
 def observed_tensors(prepared: nn.Module) -> dict[str, ObservedTensor]:
     """Returns the tensors whose ranges are wanted, in the order in which the model makes (eager: holds) them."""
     pairs = _in_graph(prepared) if isinstance(prepared, fx.GraphModule) else _in_modules(prepared)
-    names: dict[int, str] = {}
+    names: dict[int, dict[str, None]] = {}
     paths: dict[int, list[str]] = {}
     modules: dict[int, nn.Module] = {}
     for name, path, observer in pairs:
         if isinstance(observer, PlaceholderObserver | NoopObserver | ReuseInputObserver):
             continue
-        names.setdefault(id(observer), name)
+        names.setdefault(id(observer), {})[name] = None
         paths.setdefault(id(observer), []).append(path)
         modules[id(observer)] = observer
-    return {names[key]: ObservedTensor(names[key], modules[key], tuple(paths[key])) for key in names}
+    found = [(*names[key], modules[key], tuple(paths[key])) for key in names]
+    return {name: ObservedTensor(name, tuple(also), module, where) for name, *also, module, where in found}
 
 
 def _in_graph(prepared: fx.GraphModule) -> Iterator[tuple[str, str, nn.Module]]:
     modules = dict(prepared.named_modules(remove_duplicate=False))
     for node in prepared.graph.nodes:
-        if node.op == "call_module" and _is_observer(modules[node.target]):
+        if node.op == "call_module" and is_observer(modules[node.target]):
             maker = node.args[0]
             yield (maker.target if maker.op == "call_module" else maker.name), node.target, modules[node.target]
 
@@ -87,11 +94,12 @@ def _in_modules(prepared: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
     for path, module in prepared.named_modules(remove_duplicate=False):
         name, _, attribute = path.rpartition(".")
         # a fake quantization has an observer of its own inside
-        if attribute == ATTRIBUTE and _is_observer(module) and not _is_observer(prepared.get_submodule(name)):
+        if attribute == ATTRIBUTE and is_observer(module) and not is_observer(prepared.get_submodule(name)):
             yield name.removesuffix(f".{FLOAT_ISLAND_STUB}"), path, module
 
 
-def _is_observer(module: nn.Module) -> bool:
+def is_observer(module: nn.Module) -> bool:
+    """Whether a module watches a tensor, or simulates its quantization."""
     return isinstance(module, ObserverBase | FakeQuantizeBase)
 
 
@@ -121,6 +129,7 @@ def read_range(tensor: ObservedTensor) -> TensorRange:
     known = isinstance(getattr(seen, "min_val", None), Tensor) and not never_seen(tensor)
     return TensorRange(
         tensor.name,
+        tensor.also,
         float(scale),
         int(zero_point),
         int(observer.quant_min),
@@ -135,11 +144,12 @@ def read_range(tensor: ObservedTensor) -> TensorRange:
 def fix_ranges(prepared: nn.Module, ranges: dict[str, TensorRange]) -> list[str]:
     """Puts decided ranges in the observers' places; returns the names of tensors that have none."""
     missing = []
+    by_name = {name: found for found in ranges.values() for name in (found.name, *found.also)}
     for name, tensor in observed_tensors(prepared).items():
-        if name not in ranges:
+        if name not in by_name:
             missing.append(name)
             continue
-        found = ranges[name]
+        found = by_name[name]
         replace_observer(
             prepared,
             tensor,

@@ -11,6 +11,7 @@ from torch.ao.nn.intrinsic import qat as intrinsic_qat
 
 from calibration.batches import Batch, Batches, Track, first_batch, first_output, untracked
 from calibration.flows import choose_flow, run_example
+from calibration.fusion import first_line
 from calibration.observed import observed_tensors, read_range
 from calibration.quantize import Quantized, without_torchs_warnings
 from calibration.recipes import QatRecipe, Scheme
@@ -95,18 +96,25 @@ def _train(prepared: nn.Module, model: nn.Module, batches: Batches, training: Tr
             prepared.apply(intrinsic_qat.freeze_bn_stats)
         samples = 0
         for batch in track(batches, f"training, epoch {epoch + 1} of {training.epochs}", len(batches)):
-            loss = _loss(prepared, model, batch)
-            if not torch.isfinite(loss):
-                raise CalibrationError(
-                    f"the loss is {loss.item()} in epoch {epoch + 1}; choose a lower learning rate than "
-                    f"{training.learning_rate:g}, and check the data"
-                )
+            try:
+                loss = _loss(prepared, model, batch)
+            except RuntimeError as error:  # what fake quantization makes of weights that overflow
+                raise _diverged(epoch, training, first_line(error)) from error
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            if not all(bool(torch.isfinite(value).all()) for value in (loss, *prepared.parameters())):
+                raise _diverged(epoch, training, f"loss {loss.item():g}")
             schedule.step()
             samples += batch.size
     return samples
+
+
+def _diverged(epoch: int, training: Training, why: str) -> CalibrationError:
+    return CalibrationError(
+        f"training diverged in epoch {epoch + 1} ({why}); choose a lower learning rate than "
+        f"{training.learning_rate:g}, and check the data"
+    )
 
 
 def _loss(prepared: nn.Module, model: nn.Module, batch: Batch) -> Tensor:

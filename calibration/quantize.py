@@ -15,7 +15,7 @@ from torch.ao import quantization as q
 from calibration.batches import Batches, Track, first_batch, untracked
 from calibration.bias_correction import bias_corrections, correct_biases, layer_weight_observer
 from calibration.equalization import Equalization, equalize
-from calibration.flows import Example, Flow, choose_flow, run_example, weighted_layers
+from calibration.flows import Example, Flow, choose_flow, run_example, single_layers, weighted_layers
 from calibration.observed import (
     TensorRange,
     fix_ranges,
@@ -149,8 +149,8 @@ def quantize_with_table(model: nn.Module, table: CalibrationTable) -> Quantized:
         fused = Fused(choose_flow(model, table.mode), table.scheme(), nn.Identity(), example, found)
         float_model, equalization = _fused_model(model, fused.flow, equalized=table.equalized)
         layers = weighted_layers(float_model)
-        named = (*table.bias_corrections, *table.in_float, *(weight.layer for weight in table.weights))
-        unknown = sorted({name for name in named if name not in layers})
+        named = {*table.bias_corrections, *(weight.layer for weight in table.weights)} - set(layers)
+        unknown = sorted(named | set(table.in_float) - single_layers(float_model))
         if unknown:
             raise CalibrationError(f"the table has layers that the model lacks: {', '.join(unknown)}")
         float_model = correct_biases(float_model, table.bias_corrections)
@@ -250,7 +250,7 @@ def observe(fused: Fused, batches: Batches, in_float: Collection[str] = (), trac
 
 def check_layers(fused: Fused, names: Collection[str]) -> None:
     """Raises CalibrationError for layers to keep in float that the model does not have."""
-    known = weighted_layers(fused.model)
+    known = sorted(single_layers(fused.model))
     unknown = [name for name in names if name not in known]
     if unknown:
         raise CalibrationError(

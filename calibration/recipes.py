@@ -23,6 +23,7 @@ from qtorch_relay.errors import CalibrationError
 
 # PyTorch's kernels of transposed convolutions take a scale per tensor only.
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *TRANSPOSED)
 _TRANSPOSED_FUNCTIONS = (
     nn.functional.conv_transpose1d,
     nn.functional.conv_transpose2d,

@@ -92,7 +92,7 @@ class Result:
             return []
         m = self.mixed
         lines = [
-            f"{len(m.kept)} of {sum(cost.has_weight for cost in m.costs)} layers stay in float: accuracy "
+            f"{len(m.kept)} of {sum(cost.can_stay for cost in m.costs)} layers stay in float: accuracy "
             f"{m.float_accuracy:.2%} in float, {m.all_int8_accuracy:.2%} all in int8, {m.accuracy:.2%} so "
             f"({m.tried} int8 models measured)"
         ]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from calibration.batches import Batches, Track, untracked
 from calibration.bias_correction import rounded_weight
 from calibration.evaluate import Answers, evaluate, expected_outputs
-from calibration.flows import weighted_layers
+from calibration.flows import single_layers, weighted_layers
 from calibration.observed import TensorRange, observed_tensors, replace_observer
 from calibration.quantize import Fused
 
@@ -23,13 +23,13 @@ from calibration.quantize import Fused
 class LayerCost:
     """What is lost when one layer alone is quantized, its weight and its output.
 
-    has_weight: whether it is a layer that can be kept in float; else an operation or an input.
+    can_stay: whether it is a layer that can stay in float; else an operation or an input.
     sqnr_db: of the model's outputs against the float model's. accuracy_drop: in points of a hundred, loss_rise: of the
     cross entropy; None without labels.
     """
 
     layer: str
-    has_weight: bool
+    can_stay: bool
     sqnr_db: float
     accuracy_drop: float | None
     loss_rise: float | None
@@ -45,21 +45,21 @@ def sensitivities(
 
     Source: as the QuantizationDebugger of TensorFlow Lite and NVIDIA's sensitivity profile (one layer at a time).
     """
-    simulated = Simulated(fused, ranges)
+    simulated, layers = Simulated(fused, ranges), single_layers(fused.model)
     expected = expected_outputs(fused.model, batches, track)
     plain = expected.answers()
     costs = []
     for name in track(simulated.names, "layer by layer", len(simulated.names)):
         with simulated.quantized(name):
             found = evaluate(simulated.model, batches, expected, name)
-        costs.append(_cost(name, name in simulated.layers, found, plain))
+        costs.append(_cost(name, name in layers, found, plain))
     return tuple(sorted(costs, key=lambda cost: cost.sqnr_db))
 
 
-def _cost(name: str, has_weight: bool, found: Answers, plain: Answers) -> LayerCost:
+def _cost(name: str, can_stay: bool, found: Answers, plain: Answers) -> LayerCost:
     drop = None if found.accuracy is None or plain.accuracy is None else 100 * (plain.accuracy - found.accuracy)
     rise = None if found.loss is None or plain.loss is None else found.loss - plain.loss
-    return LayerCost(name, has_weight, found.sqnr_db if math.isfinite(found.sqnr_db) else math.inf, drop, rise)
+    return LayerCost(name, can_stay, found.sqnr_db if math.isfinite(found.sqnr_db) else math.inf, drop, rise)
 
 
 class Simulated:

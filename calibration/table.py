@@ -158,6 +158,7 @@ def _checked(entry: dict[str, Any]) -> dict[str, Any]:
     numbers = {name: entry[name] for name in ("least", "greatest")}
     return {
         "name": str(entry["name"]),
+        "also": tuple(map(str, entry["also"])),
         "dtype": str(entry["dtype"]),
         "scheme": str(entry["scheme"]),
         "scale": float(entry["scale"]),

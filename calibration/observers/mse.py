@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ _FINE = tuple(2.0 ** (i / 32) for i in range(-7, 8))
 # Weights have no extremes as activations do.
 WEIGHT_SHARES = tuple(1 - i / 100 for i in range(80))
 
-Prefix = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float64]
 
 
 class MSEObserver(HistogramRangeObserver):
@@ -37,26 +36,21 @@ class MSEObserver(HistogramRangeObserver):
     def choose_range(self, histogram: Histogram) -> tuple[float, float]:
         """Returns the range with the least error."""
         sums = _PrefixSums(histogram)
-
-        def error(range_: tuple[float, float]) -> float:
-            scale, zero_point = self._calculate_qparams(torch.tensor(range_[0]), torch.tensor(range_[1]))
-            return sums.error(float(scale), int(zero_point), self.quant_min, self.quant_max)
-
-        _, a, b = _best(error, self._ranges(histogram, [(s, t) for s in COARSE for t in COARSE]))
-        fine = [(min(a * f, 1.0), min(b * g, 1.0)) for f in reversed(_FINE) for g in reversed(_FINE)]
-        _, a, b = _best(error, self._ranges(histogram, [(a, b), *fine]))
+        coarse = [(a, b) for a in COARSE for b in COARSE]
+        a, b = coarse[self._best(histogram, sums, coarse)]
+        fine = [(min(a * f, 1.0), min(b * g, 1.0)) for f in (1.0, *_FINE) for g in (1.0, *_FINE)]
+        a, b = fine[self._best(histogram, sums, fine)]
         return self._range(histogram, a, b)
 
-    def _ranges(
-        self, histogram: Histogram, shares: list[tuple[float, float]]
-    ) -> Iterator[tuple[float, float, tuple[float, float]]]:
-        """Yields the shares that differ in effect, with their ranges."""
-        seen = set()
-        for a, b in shares:
-            range_ = self._range(histogram, a, b)
-            if range_ not in seen:
-                seen.add(range_)
-                yield a, b, range_
+    def _best(self, histogram: Histogram, sums: _PrefixSums, shares: list[tuple[float, float]]) -> int:
+        """Returns which shares have the least error, the first of equals."""
+        ranges = list(dict.fromkeys(self._range(histogram, a, b) for a, b in shares))
+        least, greatest = torch.tensor(ranges, dtype=torch.float32).T
+        # every range at once: the formulas of per-tensor schemes are element by element
+        scales, zero_points = self._calculate_qparams(least, greatest)
+        errors = sums.errors(scales.double().numpy(), zero_points.numpy(), self.quant_min, self.quant_max)
+        best = ranges[int(np.argmin(errors))]
+        return next(i for i, (a, b) in enumerate(shares) if self._range(histogram, a, b) == best)
 
     def _range(self, histogram: Histogram, a: float, b: float) -> tuple[float, float]:
         if self.is_symmetric:
@@ -65,34 +59,30 @@ class MSEObserver(HistogramRangeObserver):
         return a * min(histogram.least, 0.0), b * max(histogram.greatest, 0.0)
 
 
-def _best(error: Any, ranges: Iterable[tuple[float, float, tuple[float, float]]]) -> tuple[float, float, float]:
-    """Returns the least error and its shares; the first of equals."""
-    return min(((error(range_), a, b) for a, b, range_ in ranges), key=lambda found: found[0])
-
-
 class _PrefixSums:
     """Sums over the first k bins of count, count * v and count * v**2: the error of a code is a few differences."""
 
     def __init__(self, histogram: Histogram) -> None:
         self.width = histogram.width
         middles = histogram.lower_edges + histogram.width / 2
-        self.sums: list[Prefix] = [
+        self.sums: list[Floats] = [
             np.concatenate([[0.0], np.cumsum(histogram.counts * middles**power)]) for power in range(3)
         ]
 
-    def error(self, scale: float, zero_point: int, quant_min: int, quant_max: int) -> float:
-        """Returns sum(count * (v - dequantize(quantize(v)))**2) for the bins' middles v.
+    def errors(self, scales: Floats, zero_points: Any, quant_min: int, quant_max: int) -> Floats:
+        """Returns sum(count * (v - dequantize(quantize(v)))**2) over the bins' middles v, for each scale.
 
         A code k stands for the values within half a step of (k - zero_point) * scale, the first and the last for all
         beyond. At a border both codes have the same error, so it does not matter whose it is.
         """
         codes = np.arange(quant_min, quant_max + 1)
-        values = (codes - zero_point) * scale
-        borders = (values[:-1] + values[1:]) / 2
+        values = (codes - zero_points[:, None]) * scales[:, None]
+        borders = (values[:, :-1] + values[:, 1:]) / 2
         inner = (np.clip(np.ceil(borders / self.width - 0.5), -BINS, BINS) + BINS).astype(np.int64)
-        ends = np.concatenate([[0], inner, [2 * BINS]])
-        count, first, second = (np.diff(sums[ends]) for sums in self.sums)
-        return float(np.sum(second - 2 * values * first + values**2 * count))
+        ends = np.pad(inner, ((0, 0), (1, 1)), constant_values=((0, 0), (0, 2 * BINS)))
+        count, first, second = (np.diff(sums[ends], axis=1) for sums in self.sums)
+        summed: Floats = (second - 2 * values * first + values**2 * count).sum(axis=1)
+        return summed
 
 
 class MSEWeightObserver(UniformQuantizationObserverBase):
