@@ -60,7 +60,7 @@ def read_notes(path: Path) -> Notes | None:
     except (OSError, zipfile.BadZipFile):
         return None  # what is wrong with the file is said by what loads it
     except (ValueError, RecursionError, NotImplementedError, RuntimeError) as error:
-        raise ModelFileError(f"{path}: its member {MEMBER} cannot be read: {error}") from None
+        raise ModelFileError(f"{path} is damaged, its member {MEMBER} cannot be read: {error}") from None
     try:
         if data["version"] != 1:
             raise ModelFileError(f"{path}: its member {MEMBER} has version {data['version']}; version 1 is known")

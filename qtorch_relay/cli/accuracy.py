@@ -43,7 +43,7 @@ def accuracy(
         Path | None,
         typer.Argument(
             metavar="MODEL",
-            help="A TorchScript file (.pt), an exported program (.pt2), or a bundle (.qtr). Default: the digits demo's.",
+            help="TorchScript (.pt), an exported program (.pt2) or a bundle (.qtr). Default: the digits demo's.",
         ),
     ] = None,
     data: Annotated[
