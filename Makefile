@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint format zoo zoo-arm zoo-fx zoo-float fuzz bench board clean
+.PHONY: help install demo test lint format zoo zoo-arm zoo-fx zoo-float fuzz bench board relay-era clean
 
 help:
 	@echo "make demo      train, quantize, compile and check a small CNN on real images (a minute after the first time)"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench     every bar: latency beside PyTorch, ONNX Runtime and OpenVINO, memory, start; an hour or more (BENCH=options)"
 	@echo "make board     download an arm64 board that qemu runs, for tests and trials (0.5 GB)"
 	@echo "make reports   accuracy_reports/results: the digits and the eight networks, as HTML and JSON (long; REPORTS=options)"
+	@echo "make relay-era networks as Relay text in the TVM 0.17 that QTORCH_RELAY_ERA_PYTHON names, and its own importer (hours)"
 	@echo "make clean     remove .venv and caches"
 
 demo: $(INSTALLED)
@@ -60,6 +61,10 @@ reports: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(BENCH)
+
+relay-era: $(INSTALLED)
+	$(BIN)/python -m accuracy_reports.relay_era
+	QTORCH_RELAY_ALL_ROWS=1 $(BIN)/python -m pytest -q tests/relay/test_era.py
 
 board: $(INSTALLED)
 	$(BIN)/python -m tools.emulated_board setup

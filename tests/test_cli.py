@@ -32,6 +32,7 @@ COMMANDS = (
     "accuracy",
     "merge",
     "report",
+    "export-relay",
 )
 INPUT = ("--input", "x:1,1,8,8")
 ENGINE = ("--engine", "fbgemm")
