@@ -82,7 +82,7 @@ def compare(
             for theirs, ours in zip(expected, found, strict=True):
                 counts.add(theirs, ours)
             if bundle is deployed:
-                memory_bytes = _memory_bytes(board, bundle)
+                memory_bytes = told["memory_bytes"]
                 kernels = sum(_report(bundle, CPUS[cpu]).get("kernels", {}).values())
         yield Row(
             model,
@@ -135,32 +135,12 @@ def _array(value: Any) -> npt.NDArray[Any]:
 def _run(board: Board, bundle: Path, folder: Path) -> tuple[dict[str, Any], list[npt.NDArray[Any]]]:
     """Runs a bundle on the inputs and returns what the board tells, and the outputs in order."""
     output = folder / "outputs.npz"
-    command: list[str | Path] = [
-        "-m",
-        "qtorch_relay.runtime",
-        "run",
-        bundle,
-        "--data",
-        folder / "inputs.npz",
-        "-o",
-        output,
-        "--json",
-    ]
-    done = board.run(command, timeout_s=_TIMEOUT_S)
+    done = board.run(["-m", "tools.zoo_arm.on_board", bundle, folder / "inputs.npz", output], timeout_s=_TIMEOUT_S)
     if done.returncode != 0:
         raise BoardError(f"{bundle.name} failed on {board.cpu}: {done.stderr[-1000:]}")
     told = json.loads(done.stdout)
     with np.load(output, allow_pickle=False) as arrays:
-        return told, [arrays[row["name"]] for row in told["outputs"]]
-
-
-def _memory_bytes(board: Board, bundle: Path) -> int:
-    """Returns how much memory a bundle takes once it ran, with its runtime, beyond that of the interpreter."""
-    done = board.run(["-m", "tools.zoo_arm.memory", bundle], timeout_s=_TIMEOUT_S)
-    if done.returncode != 0:
-        raise BoardError(f"{bundle.name} failed on {board.cpu}: {done.stderr[-1000:]}")
-    found = json.loads(done.stdout)
-    return int(found["run"] - found["interpreter"])
+        return told, [arrays[name] for name in told["outputs"]]
 
 
 def _report(bundle: Path, target: str) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""Run on the board: `python -m tools.zoo_arm.memory BUNDLE` prints how much memory the interpreter, the imports, the
-loaded bundle and a run take, as JSON.
+"""Run on the board: `python -m tools.zoo_arm.on_board BUNDLE INPUTS.npz OUTPUTS.npz` runs a bundle as a user's program
+would, and prints as JSON which of its programs that was and how much memory it took.
 
 The emulator's own memory, with the code that it translates, is not counted: it gives the program /proc/self/maps with
 the program's own ranges alone, but passes /proc/self/smaps through.
@@ -34,18 +34,20 @@ def _limits(line: str) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Measures after each step of running a bundle."""
-    found = {"interpreter": resident_bytes()}
-    from qtorch_relay.runtime import load
-    from qtorch_relay.runtime.ffi import tvm_ffi
+    """Runs a bundle; memory_bytes is what it takes then, with numpy and TVM's runtime, beyond the interpreter alone."""
+    interpreter_bytes = resident_bytes()
+    from pathlib import Path
 
-    tvm_ffi()
-    found["imports"] = resident_bytes()
-    model = load(sys.argv[1])
-    found["loaded"] = resident_bytes()
-    model.self_test()
-    found["run"] = resident_bytes()
-    print(json.dumps(found))
+    from qtorch_relay.runtime import load
+    from qtorch_relay.runtime.arrays import read_arrays, write_arrays
+
+    bundle, inputs, outputs = map(Path, sys.argv[1:])
+    model = load(bundle)
+    found = model.run_flat(list(read_arrays(inputs).values()))
+    memory_bytes = resident_bytes() - interpreter_bytes
+    write_arrays(outputs, [(spec.name, array) for spec, array in zip(model.outputs, found, strict=True)])
+    names = [spec.name for spec in model.outputs]
+    print(json.dumps({"target": model.target.name, "outputs": names, "memory_bytes": memory_bytes}))
 
 
 if __name__ == "__main__":
