@@ -81,9 +81,7 @@ def compare_golden(golden: Golden, specs: Sequence[TensorSpec], outputs: Sequenc
         steps = _steps(found, expected)
         if golden.source == PROGRAM or found.dtype.kind != "f" or steps > FLOAT_STEPS:
             how_far = f", by up to {steps:.3g} float steps" if found.dtype.kind == "f" else ""
-            rounding = (
-                "" if golden.source == PROGRAM else "; floats within a model, rounded otherwise, move codes"
-            )
+            rounding = "" if golden.source == PROGRAM else "; floats within a model, rounded otherwise, move codes"
             raise BundleError(
                 f"self-test: output {spec} differs from the golden output in {differing} of {found.size} elements"
                 f"{how_far}; golden is {SOURCES[golden.source]}{rounding}"
