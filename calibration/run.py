@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from calibration.batches import Track, first_batch, untracked
@@ -161,6 +162,12 @@ def run(
     return Result(quantized, example, what, plain, int8, costs, mixed)
 
 
+def set_torch_threads(threads: int | None) -> None:
+    """Sets the number of PyTorch's threads if one is given."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
 def _from_data(
     model: nn.Module, request: Request, data: Data, labelled: Data, track: Track
 ) -> tuple[Quantized, Mixed | None, tuple[LayerCost, ...]]:
@@ -197,7 +204,7 @@ def _checked(table: CalibrationTable, request: Request) -> CalibrationTable:
 def _example_for(data: Data | None, example: Example | None) -> Example:
     if data is not None:
         return first_batch(data.batches).inputs
-    if example is None:
+    if not example:
         raise CalibrationError(
             "the recipe needs no data, but the int8 model is traced: say what it takes, as --input x:1,3,224,224"
         )

@@ -68,7 +68,7 @@ class CalibrationTable:
 
     def example(self) -> tuple[torch.Tensor, ...]:
         """Returns inputs for one sample, of zeros."""
-        return tuple(torch.zeros(noted.shape, dtype=getattr(torch, noted.dtype)) for noted in self.inputs)
+        return zeros(self.inputs)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the table as JSON data. Numbers are written so that they are read back to the bit."""
@@ -82,6 +82,11 @@ def inputs_of(example: tuple[torch.Tensor, ...]) -> tuple[NotedInput, ...]:
         NotedInput(name, (1, *tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."))
         for name, tensor in zip(names, example, strict=True)
     )
+
+
+def zeros(inputs: tuple[NotedInput, ...]) -> tuple[torch.Tensor, ...]:
+    """Returns tensors of zeros as the inputs say."""
+    return tuple(torch.zeros(noted.shape, dtype=getattr(torch, noted.dtype)) for noted in inputs)
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from calibration.open_data import Data
     from calibration.run import Result
     from calibration.sensitivity import LayerCost
+    from qtorch_relay.capture.notes import NotedInput
 
 _DATA = "Images as `accuracy` takes them, or a .npz file with the model's inputs [N, ...] in order, and labels."
 
@@ -124,9 +125,9 @@ def calibrate(
     from calibration.float_model import open_float_model
     from calibration.qat import Training
     from calibration.recipes import DEFAULT_ENGINE, DEFAULT_RECIPE, scheme_of
-    from calibration.run import Request, run
+    from calibration.run import Request, run, set_torch_threads
     from calibration.save import save_int8
-    from calibration.table import read_table, write_table
+    from calibration.table import read_table, write_table, zeros
 
     chosen = choose_preprocessing(preprocessing, resize, crop, interpolation, mean, std)
     known = None if table is None else read_table(table)
@@ -148,13 +149,13 @@ def calibrate(
     written = table_output or output.with_suffix(".calibration.json")
     for path in (output, written):
         check_output_path(path)
-    _set_threads(threads)
+    set_torch_threads(threads)
     float_model = open_float_model(model, weights)
     given = None if data is None else _open(data, samples, batch, chosen, seed if request.trains else None)
     labelled = given if evaluate is None else _open(evaluate, None, batch, chosen, None)
-    example = _example(inputs)
+    noted = _noted(inputs)
     with _tracking() as track:
-        result = run(float_model, request, given, labelled, known, example, track)
+        result = run(float_model, request, given, labelled, known, zeros(noted), track)
     made = result.quantized.table
     save_int8(result.quantized.model, result.example, made.engine, output)
     write_table(made, written)
@@ -176,27 +177,17 @@ def _open(path: str, samples: int | None, batch: int, preprocessing: Any, shuffl
     return open_data(path, samples, batch, preprocessing, shuffled_by)
 
 
-def _example(inputs: list[str] | None) -> tuple[Any, ...] | None:
-    """Returns tensors of zeros as --input describes them."""
-    if not inputs:
-        return None
-    import torch
+def _noted(inputs: list[str] | None) -> tuple[NotedInput, ...]:
+    """Returns what --input describes."""
+    from qtorch_relay.capture.notes import noted_inputs
 
-    found = []
-    for text in inputs:
-        _, info = parse_input(text)
-        shape, dtype = info[0], getattr(torch, str(info[1]), None)
-        if len(info) != 2 or not isinstance(dtype, torch.dtype) or not all(isinstance(size, int) for size in shape):
-            raise InvalidInputError(f"'{text}': a float model takes NAME:SHAPE[:DTYPE] with numbers, as x:1,3,224,224")
-        found.append(torch.zeros(shape, dtype=dtype))
-    return tuple(found)
-
-
-def _set_threads(threads: int | None) -> None:
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    found = [(text, *parse_input(text)) for text in inputs or ()]
+    try:
+        return noted_inputs([{"name": name, "shape": info[0], "dtype": info[1]} for _, name, info in found])
+    except (ValueError, TypeError):
+        raise InvalidInputError(
+            f"--input is {', '.join(inputs or ())}; a float model takes NAME:SHAPE[:DTYPE] of numbers, as x:1,3,224,224"
+        ) from None
 
 
 @contextmanager
