@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -192,6 +193,33 @@ def test_compile_writes_a_bundle(run: Run, model: Path, tmp_path: Path) -> None:
     assert (data["target"], data["engine"], data["size_bytes"]) == ("generic", "fbgemm", path.stat().st_size)
     assert "no int8 kernels for generic" in " ".join(data["report"]["messages"])
     assert [file.name for file in tmp_path.iterdir()] == ["digits.qtr"]
+
+
+def test_compile_for_several_targets(run: Run, model: Path, tmp_path: Path) -> None:
+    path, host = tmp_path / "digits.qtr", targets.resolve("host").name
+    data = run("compile", model, *INPUT, *ENGINE, "-o", path, "--target", f"generic,{host}", "--json").json()
+    assert (data["target"], list(data["reports"])) == (f"generic,{host}", ["generic", host])
+    assert load(path).target.name == host
+    load(path, "generic").self_test()
+    answer = run("compile", model, *INPUT, *ENGINE, "-o", path, "--target", "generic,generic")
+    assert answer.status == 2
+    assert "the targets are generic, generic; give one or more, each once" in answer.err
+    answer = run("compile", model, *INPUT, *ENGINE, "-o", path, "--target", f"generic,{host}", "--tune", 1)
+    assert answer.status == 2
+    assert "tune times kernels for one target, and 2 are given" in answer.err
+
+
+@pytest.mark.skipif(
+    targets.host_cpu().machine == "aarch64" or shutil.which("aarch64-linux-gnu-g++") is None,
+    reason="compiles for another machine, ARM",
+)
+def test_compile_for_a_board_says_where_the_golden_output_is_from(run: Run, model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "digits.qtr"
+    answer = run("compile", model, *INPUT, *ENGINE, "-o", path, "--target", "arm-neon,arm-dotprod")
+    assert answer.status == 0, answer.err
+    assert "target arm-neon,arm-dotprod, engine fbgemm" in answer.out
+    assert "  arm-dotprod: kernels: " in answer.out
+    assert "golden output, for the self-test: PyTorch's own output" in answer.out
 
 
 @pytest.mark.skipif(targets.resolve("host").kernels is None, reason="tunes kernels")
