@@ -21,7 +21,7 @@ PUBLISHED = {
     "inception_v3": (77.12, 76.88),
     "googlenet": (69.64, 69.58),
 }
-_OTHER_PAGES = ("calibration.md",)
+OTHER_PAGES = ("calibration.md",)
 _ORDER = ("digits",)
 
 
@@ -89,7 +89,7 @@ def write_index(folder: Path) -> None:
     paths = sorted(folder.glob(f"*/{RECORD}"), key=lambda path: (path.parent.name not in _ORDER, path.parent.name))
     records = {path.parent.name: read_record(path) for path in paths}
     rows = [row_of(name, record) for name, record in records.items()]
-    others = [name for name in _OTHER_PAGES if (folder / name).exists()]
+    others = [name for name in OTHER_PAGES if (folder / name).exists()]
     environments = [record.environment for record in records.values()]
     page = fill(
         "index.html.j2", title="Results", rows=rows, columns=columns_of(rows), environments=environments, others=others

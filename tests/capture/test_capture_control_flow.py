@@ -3,6 +3,7 @@
 # No `from __future__ import annotations`: torch.jit.script cannot read annotations that are strings.
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -184,3 +185,26 @@ def test_prints_and_warnings_are_said_at_import():
     messages = [str(w.message) for w in said]
     assert any("print 'hello' (test_capture_control_flow.py" in m for m in messages)
     assert any("warning 'take care' (test_capture_control_flow.py" in m for m in messages)
+
+
+def test_a_reference_run_keeps_the_values_that_are_wanted():
+    class Branches(nn.Module):
+        def forward(self, x):
+            y = x * 2
+            z = x + y
+            for _ in range(3):
+                z = z + torch.relu(y - 1)
+            y.add_(1)  # what was recorded before stays
+            return z * y, y
+
+    captured = capture_model(torch.jit.script(Branches()), [("x", (2, 3))], "fbgemm")
+    inputs = [torch.randn(2, 3, generator=torch.Generator().manual_seed(1))]
+    whole = run_reference(captured, inputs)
+    names = [name for name, value in whole.values.items() if isinstance(value, np.ndarray) and value.ndim]
+    assert len(names) >= 4
+    for name in names:
+        part = run_reference(captured, inputs, keep={name})
+        assert [kept for kept, value in part.values.items() if isinstance(value, np.ndarray) and value.ndim] == [name]
+        np.testing.assert_array_equal(part.values[name], whole.values[name])
+        for found, expected in zip(part.output, whole.output, strict=True):
+            assert torch.equal(found, expected)
