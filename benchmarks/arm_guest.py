@@ -52,9 +52,8 @@ def onnxruntime(path: str, array: Any) -> Callable[[], Any]:
 def main() -> None:
     program, path, array_path, runs = sys.argv[1:]
     run = {"ours": ours, "pytorch": pytorch, "onnxruntime": onnxruntime}[program](path, np.load(array_path))
-    # the first inferences prepare what the others use
-    for _ in range(2):
-        run()
+    # the first inference prepares what the others use
+    run()
     for _ in range(int(runs)):
         os.getsid(0)
         run()

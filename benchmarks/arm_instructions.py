@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 import qtorch_relay as qr
 from accuracy_reports.zoo import IMAGE_SIZES, float_model, quantized_model, random_images
@@ -30,7 +29,7 @@ from tools.emulated_board import Board
 
 RESULTS = Path(__file__).with_name("results")
 HERE = Path(__file__).parent
-RUNS = 3
+RUNS = 1
 
 TARGETS = {"cortex-a53": "arm-neon", "cortex-a76": "arm-dotprod", "max": "arm-i8mm"}
 """The CPUs that qemu emulates, and our program for each."""
@@ -54,6 +53,23 @@ class Row:
         return self.macs / self.instructions
 
 
+def macs_of(module: torch.nn.Module, image: torch.Tensor) -> int:
+    """Returns the multiply-accumulates of a network's convolutions and linear layers."""
+    found = []
+
+    def add(layer: Any, _: Any, out: torch.Tensor) -> None:
+        # each output takes as many products as it has weights; those of a linear layer are [features, inputs]
+        found.append(out.numel() * layer.weight[0].numel())
+
+    layers = [layer for layer in module.modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)]
+    hooks = [layer.register_forward_hook(add) for layer in layers]
+    with torch.inference_mode():
+        module(image)
+    for hook in hooks:
+        hook.remove()
+    return sum(found)
+
+
 class Network:
     """A network's files for all programs, in a folder."""
 
@@ -61,9 +77,7 @@ class Network:
         self.name, self.folder = name, folder
         module = quantized_model(name, "qnnpack").module
         image = random_images(1, size or IMAGE_SIZES[name], seed=1)
-        with FlopCounterMode(display=False) as counter, torch.inference_mode():
-            float_model(name, "qnnpack").module(image)
-        self.macs = counter.get_total_flops() // 2
+        self.macs = macs_of(float_model(name, "qnnpack").module, image)
         np.save(folder / "input.npy", image.numpy())
         with quantized_engine("qnnpack"), torch.inference_mode():
             self.traced: Any = torch.jit.freeze(torch.jit.trace(module, image).eval())
@@ -109,7 +123,7 @@ def count(plugin: Path, network: Network, program: str, cpu: str) -> Row:
 def to_markdown(rows: Sequence[Row]) -> str:
     """Returns a table."""
     lines = [
-        "Made by `python -m benchmarks.arm_instructions`: instructions of one inference under qemu-aarch64, one thread,",
+        "Made by `python -m benchmarks.arm_instructions`: instructions of one inference in qemu-aarch64, one thread,",
         "batch 1, networks quantized for QNNPACK.",
         "",
         "| network | CPU | program | million instructions | MACs / instruction |",

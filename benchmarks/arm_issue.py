@@ -27,7 +27,7 @@ from qtorch_relay.kernels.table import select
 RESULTS = Path(__file__).with_name("results")
 ITERATIONS = 200
 
-MACS = {"sdot": 16, "usdot": 16, "sudot": 16, "usmmla": 32, "smull": 8, "smull2": 8, "smlal": 8, "smlal2": 8}
+MACS = {"sdot": 16, "usdot": 16, "sudot": 16, "smull": 8, "smull2": 8, "smlal": 8, "smlal2": 8}
 """Products of an instruction."""
 
 ISSUED = (*MACS, "sadalp")
@@ -122,8 +122,8 @@ def _peak_code(code: Sequence[str]) -> list[str]:
             for index in range(12)
         ]
     # usdot by element is sudot
-    name = max(kinds & {"sdot", "sudot", "usmmla"})
-    second = "v31.16b" if name == "usmmla" else "v31.4b[0]"
+    name = min(kinds & {"sdot", "sudot", "usdot"})
+    second = "v31.16b" if name == "usdot" else "v31.4b[0]"
     return [f"{name} v{index}.4s, v30.16b, {second}" for index in range(24)]
 
 

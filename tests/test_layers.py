@@ -34,7 +34,7 @@ TIR = (
 
 # A layer may import from itself and from what is listed before it, never from what comes after.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("qtorch_relay._version", "qtorch_relay.errors", "qtorch_relay.layout"),
+    ("qtorch_relay._version", "qtorch_relay.errors", "qtorch_relay.layout", "qtorch_relay.boards"),
     ("qtorch_relay.qparams", "qtorch_relay.output_files", "qtorch_relay._tvm", "qtorch_relay.target"),
     ("qtorch_relay.dimensions", "qtorch_relay.tir", "qtorch_relay.tir.math"),
     ("qtorch_relay.generalize",),

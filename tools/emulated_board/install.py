@@ -42,7 +42,8 @@ _WHEELS = (
     "tornado",
 )
 # Programs to compare with. Without dependencies, which pip would choose for this machine: CUDA's libraries among them.
-# PyTorch of this version: later wheels for ARM do not start without those libraries.
+# PyTorch of this version: later wheels for ARM do not start without those libraries. ONNX Runtime of this one: later
+# ones crash in qemu-user 7.2 when they are imported.
 _EXTRAS = {
     "torch": (
         "torch==2.8.0",
@@ -55,10 +56,10 @@ _EXTRAS = {
         "fsspec",
         "setuptools",
     ),
-    "onnxruntime": ("onnxruntime", "flatbuffers", "protobuf", "packaging"),
+    "onnxruntime": ("onnxruntime==1.22.1", "flatbuffers", "protobuf", "packaging"),
 }
 # Both sides of a bundle, of an RPC connection and of a comparison take the same version.
-_SAME_VERSION = ("apache-tvm", "apache-tvm-ffi", "onnxruntime")
+_SAME_VERSION = ("apache-tvm", "apache-tvm-ffi")
 
 Say = Callable[[str], None]
 
