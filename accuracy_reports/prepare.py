@@ -29,7 +29,7 @@ from qtorch_relay.demo.model_files import write_digits
 from qtorch_relay.errors import BundleError, InvalidInputError
 from qtorch_relay.output_files import atomic_write
 from qtorch_relay.peers import PeerUnavailableError, export_onnx, frozen_runner, onnxruntime_session
-from qtorch_relay.runtime import load
+from qtorch_relay.runtime import load, set_num_threads
 from qtorch_relay.runtime.bundle import read_manifest
 from qtorch_relay.runtime.interface import Interface
 from qtorch_relay.target import check_runnable, resolve
@@ -74,6 +74,7 @@ def prepare(request: Request, folder: Path, working: Working) -> tuple[Setup, He
     Raises:
         QTorchRelayError: anything is missing, damaged, or does not fit.
     """
+    set_num_threads(request.threads)
     dataset = request.data.open()
     images = len(dataset.spread(request.data.images))
     known = None if request.restart else read_header(folder / JOURNAL)

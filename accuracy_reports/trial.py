@@ -73,7 +73,10 @@ def check_float_model(path: Path, form: LogitsForm, shape: tuple[int, ...]) -> N
 
 def _refused(path: Path, shape: tuple[int, ...], error: RuntimeError) -> InvalidInputError:
     reason = [line for line in str(error).splitlines() if line.strip()][-1]
-    return InvalidInputError(f"{path} does not run on images {list(shape)}: {reason}")
+    return InvalidInputError(
+        f"{path} does not run on images {list(shape)}: {reason}; give other images with "
+        "--data, or choose their size with --crop"
+    )
 
 
 def _form(index: int, classes: int, qparams: PerTensor | None, *, is_quantized: bool = False) -> LogitsForm:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from qtorch_relay.demo.digits import INPUT_SHAPE, FloatLogits
+from qtorch_relay.output_files import atomic_write
 from qtorch_relay.peers import Logits, Program, export_onnx, onnxruntime_session
 from qtorch_relay.runtime import CompiledModel
 
@@ -49,8 +50,9 @@ def onnx_program(quantized: nn.Module, scale: float, zero_point: int, num_thread
 
 
 def save_model(quantized: nn.Module, path: Path) -> None:
-    """Writes the quantized network as TorchScript."""
-    _trace(quantized).save(str(path))
+    """Writes the network as TorchScript, whole or not at all."""
+    with atomic_write(path) as file:
+        torch.jit.save(_trace(quantized), file)
 
 
 def _trace(network: nn.Module) -> torch.jit.ScriptModule:

@@ -71,6 +71,7 @@ def test_a_run_is_begun_anew_only_when_all_is_right(run: Run, tmp_path: Path, fi
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--threads", "4096"), "number of threads 4096; accepted is an integer from 1"),
         (("--shard", "3/2"), "--shard is '3/2'; accepted is I/N"),
         (("--preprocessing", "lenet"), "preprocessing 'lenet' is unknown"),
         (("--crop", "32"), "float32 images are preprocessed already"),
