@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from functools import partial
 
 from accuracy_reports.chunks import ChunkResult, Evaluator
+from accuracy_reports.ending import Ending, WorkerLostError
 from accuracy_reports.programs import open_programs
 from accuracy_reports.run import Schedule
 from accuracy_reports.setup import Setup
-from accuracy_reports.sharing import WorkerLostError, share_chunks
+from accuracy_reports.sharing import share_chunks
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.errors import RemoteError
 from qtorch_relay.runtime.bundle import Variant, read_variants
@@ -24,7 +25,7 @@ _MAX_SESSIONS = 32
 class BoardWorker:
     """A board that evaluates chunks."""
 
-    def __init__(self, setup: Setup, variants: Sequence[Variant], boards: Boards) -> None:
+    def __init__(self, setup: Setup, variants: Sequence[Variant], boards: Boards, ending: Ending) -> None:
         """Takes a board, and the program to it.
 
         Raises:
@@ -32,20 +33,21 @@ class BoardWorker:
             TargetError: the board cannot run the program.
         """
         with _losing_the_board():
-            session = boards.connect()
+            session = boards.connect(ending.is_over)
             self.name = session.name
-            self._session = session
+            self._session, self._ending = session, ending
             try:
-                model = place(session, variants, setup.bundle.name)
-                session.set_num_threads(setup.threads)
-                self._evaluator = Evaluator(setup, partial(open_programs, open_ours=lambda _: model))
+                with ending.interrupted_by(session.abort):
+                    model = place(session, variants, setup.bundle.name)
+                    session.set_num_threads(setup.threads)
+                    self._evaluator = Evaluator(setup, partial(open_programs, open_ours=lambda _: model))
             except BaseException:
                 self.close()
                 raise
 
     def evaluate(self, chunk: int) -> ChunkResult:
         """Returns a chunk's result. Raises: WorkerLostError if the board dropped away."""
-        with _losing_the_board():
+        with _losing_the_board(), self._ending.interrupted_by(self._session.abort):
             return self._evaluator.evaluate(chunk)
 
     def close(self) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from accuracy_reports.chunks import ChunkResult, Evaluator
+from accuracy_reports.ending import Ending, WorkerLostError
 from accuracy_reports.run import Schedule
 from accuracy_reports.setup import Setup
-from accuracy_reports.sharing import WorkerLostError, share_chunks
+from accuracy_reports.sharing import share_chunks
 from qtorch_relay.errors import QTorchRelayError
 
 AUTO = "auto"
@@ -58,14 +59,14 @@ class _Evaluation:
 class RayWorker:
     """A process of the cluster that evaluates chunks."""
 
-    def __init__(self, ray: Any, setup: Setup, files: Any) -> None:
+    def __init__(self, ray: Any, setup: Setup, files: Any, ending: Ending) -> None:
         """Starts it, when the cluster has CPUs for it.
 
         Raises:
             WorkerLostError: it died meanwhile, or did not start in time.
             QTorchRelayError: it cannot open the programs or the images.
         """
-        self._ray = ray
+        self._ray, self._ending = ray, ending
         self.name = "a Ray worker"
         self._actor = ray.remote(num_cpus=setup.threads, max_restarts=0)(_Evaluation).remote()
         try:
@@ -86,7 +87,8 @@ class RayWorker:
     def _get(self, reference: Any, timeout_s: float | None) -> Any:
         errors = self._ray.exceptions
         try:
-            return self._ray.get(reference, timeout=timeout_s)
+            with self._ending.interrupted_by(self.close):
+                return self._ray.get(reference, timeout=timeout_s)
         except errors.GetTimeoutError as error:
             raise WorkerLostError(
                 f"{self.name} did not start within {timeout_s:g} s: are there enough CPUs?"

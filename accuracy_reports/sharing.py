@@ -12,20 +12,18 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from qtorch_relay.errors import QTorchRelayError
+from accuracy_reports.ending import Ending, WorkerLostError
 
 # A worker that fails so often in a row, with longer and longer pauses, is not hired again.
 MAX_FAILURES = 4
 FIRST_PAUSE_S = 0.5
 # A chunk on which so many different workers died is not given to another.
 MAX_DEATHS_OF_A_CHUNK = 3
+# What a worker does between two things that the end of a run interrupts takes less.
+_END_TIMEOUT_S = 60.0
 
 R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
-
-
-class WorkerLostError(QTorchRelayError):
-    """A worker died, or cannot be had: what it was doing is to be done by another."""
 
 
 class Worker(Protocol[R_co]):
@@ -42,13 +40,13 @@ class Worker(Protocol[R_co]):
         ...
 
 
-# Starts a worker, or raises WorkerLostError if there is none now.
-Hire: TypeAlias = Callable[[], Worker[R]]
+# Starts a worker, or raises WorkerLostError if there is none now; what it and the worker wait for, the run's end ends.
+Hire: TypeAlias = Callable[[Ending], Worker[R]]
 
 
 def share_chunks(
     chunks: Sequence[int],
-    hires: Sequence[Callable[[], Worker[R]]],
+    hires: Sequence[Hire[R]],
     say: Callable[[str], None] = lambda text: None,
     pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[R]:
@@ -62,12 +60,15 @@ def share_chunks(
         QTorchRelayError: what else a worker raises, which would go wrong everywhere.
     """
     desk: _Desk[R] = _Desk(chunks, len(hires), say, pause)
-    for place, hire in enumerate(hires):
-        threading.Thread(target=desk.work, args=(place, hire), daemon=True).start()
+    threads = [threading.Thread(target=desk.work, args=item, daemon=True) for item in enumerate(hires)]
+    for thread in threads:
+        thread.start()
     try:
         yield from desk.results()
     finally:
         desk.stop()
+        for thread in threads:
+            thread.join(_END_TIMEOUT_S)
 
 
 class _Desk(Generic[R]):
@@ -84,6 +85,7 @@ class _Desk(Generic[R]):
         self._problem: BaseException | None = None
         self._reasons: list[str] = []
         self._stopped = False
+        self._ending = Ending()
         self._say, self._pause = say, pause
         self._changed = threading.Condition()
 
@@ -105,8 +107,9 @@ class _Desk(Generic[R]):
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+        self._ending.end()
 
-    def work(self, place: int, hire: Callable[[], Worker[R]]) -> None:
+    def work(self, place: int, hire: Hire[R]) -> None:
         """Hires a worker and gives it chunks until there is nothing to do; then another if that one is lost."""
         failures = 0
         try:
@@ -126,11 +129,11 @@ class _Desk(Generic[R]):
                 self._places.discard(place)
                 self._changed.notify_all()
 
-    def _employ(self, place: int, hire: Callable[[], Worker[R]]) -> tuple[int, str | None]:
+    def _employ(self, place: int, hire: Hire[R]) -> tuple[int, str | None]:
         """Returns how many chunks a worker did, and why it was lost; None if there is nothing left to do."""
         done = 0
         try:
-            worker = hire()
+            worker = hire(self._ending)
         except WorkerLostError as error:
             return done, str(error)
         try:

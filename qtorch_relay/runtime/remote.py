@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from qtorch_relay.errors import RemoteError
@@ -22,14 +23,14 @@ class Boards:
     key: str = ""
     timeout_s: float = DEFAULT_TIMEOUT_S
 
-    def connect(self) -> Session:
-        """Returns a session on a board.
+    def connect(self, give_up: Callable[[], bool] = lambda: False) -> Session:
+        """Returns a session on a board. give_up: asked while it waits for a free one.
 
         Raises:
             RemoteError: there is none, or none is free.
         """
         if self.is_tracker:
-            return connect_by_tracker(self.address, self.key, self.timeout_s)
+            return connect_by_tracker(self.address, self.key, self.timeout_s, give_up)
         return connect(self.address, self.key, self.timeout_s)
 
     def count(self) -> int:

@@ -159,6 +159,10 @@ class Session:
         self._lost = self._lost or f"the session on {self.name} is closed"
         self._end()
 
+    def abort(self) -> None:
+        """Makes what another thread asks of the board fail at once; nothing more can be asked."""
+        self._connection.abort()
+
     def __enter__(self) -> Session:
         return self
 
@@ -197,16 +201,21 @@ def connect(address: Address, key: str = "", timeout_s: float = DEFAULT_TIMEOUT_
     return _open(found, key, f"board {address}", timeout_s)
 
 
-def connect_by_tracker(address: Address, key: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> Session:
+def connect_by_tracker(
+    address: Address,
+    key: str,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    give_up: Callable[[], bool] = lambda: False,
+) -> Session:
     """Returns a session on a board that a tracker has free.
 
-    timeout_s: how long one answer, and a free board, may take.
+    timeout_s: how long one answer, and a free board, may take. give_up: asked while it waits for one.
 
     Raises:
         RemoteError: there is no such tracker, no board with the key, or none was free.
     """
     with Tracker(address) as tracker:
-        grant = tracker.request(key, timeout_s)
+        grant = tracker.request(key, timeout_s, give_up)
     family_and_more = socket.getaddrinfo(grant.address.host, grant.address.port, type=socket.SOCK_STREAM)[0]
     found = Address(*family_and_more[4][:2])
     return _open(found, grant.key, f"board {key} at {grant.address}", timeout_s)

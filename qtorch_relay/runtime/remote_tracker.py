@@ -6,9 +6,11 @@ Source: tvm/rpc/tracker.py and base.py of TVM 0.27, whose client would import th
 from __future__ import annotations
 
 import json
+import select
 import socket
 import struct
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,7 @@ _MAGIC = 0x2F271
 _SUCCESS, _REQUEST, _SUMMARY = 0, 4, 6
 _MAX_MESSAGE_BYTES = 16 << 20
 _CONNECT_TIMEOUT_S = 10.0
+_LOOK_AGAIN_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ class Tracker:
         Raises:
             RemoteError: there is none; the message lists the keys there are.
         """
-        servers = self._ask([_SUMMARY])["server_info"]
+        self._send([_SUMMARY])
+        servers = self._answer()["server_info"]
         found = [server for server in servers if server["key"] == f"server:{key}"]
         if not found:
             known = sorted({str(server["key"]).removeprefix("server:") for server in servers})
@@ -81,34 +85,38 @@ class Tracker:
             )
         return [":".join(map(str, server["addr"])) for server in found]
 
-    def request(self, key: str, timeout_s: float) -> Grant:
-        """Returns a board with a key as soon as one is free.
+    def request(self, key: str, timeout_s: float, give_up: Callable[[], bool] = lambda: False) -> Grant:
+        """Returns a board with a key as soon as one is free. give_up: asked while it waits.
 
         Raises:
-            RemoteError: none is within timeout_s seconds.
+            RemoteError: none is within timeout_s seconds, or it is to give up.
         """
         boards = self.boards(key)
-        try:
-            host, port, match = self._ask([_REQUEST, key, "", 1], timeout_s)
-        except TimeoutError as error:
-            raise RemoteError(
-                f"all {len(boards)} boards with the key '{key}' at the tracker {self._address} were busy for "
-                f"{timeout_s:g} s: {', '.join(boards)}"
-            ) from error
+        self._send([_REQUEST, key, "", 1])
+        deadline = time.monotonic() + timeout_s
+        while not select.select([self._socket], [], [], _LOOK_AGAIN_S)[0]:
+            if give_up() or time.monotonic() > deadline:
+                raise RemoteError(
+                    f"all {len(boards)} boards with the key '{key}' at the tracker {self._address} were busy for "
+                    f"{timeout_s:g} s: {', '.join(boards)}"
+                )
+        host, port, match = self._answer()
         return Grant(Address(str(host), int(port)), str(match))
 
-    def _ask(self, message: Sequence[Any], timeout_s: float = _CONNECT_TIMEOUT_S) -> Any:
+    def _send(self, message: Sequence[Any]) -> None:
         data = json.dumps(message).encode()
-        self._socket.settimeout(timeout_s)
         try:
             self._socket.sendall(struct.pack("<i", len(data)) + data)
+        except OSError as error:
+            raise RemoteError(f"the connection to the tracker {self._address} failed: {error}") from error
+
+    def _answer(self) -> Any:
+        try:
             [size] = struct.unpack("<i", self._receive(4))
             if not 0 <= size <= _MAX_MESSAGE_BYTES:
                 raise self._no_tracker()
             answer = json.loads(self._receive(size))
             code, value = answer
-        except TimeoutError:
-            raise
         except (OSError, ValueError, TypeError) as error:
             raise RemoteError(f"the connection to the tracker {self._address} failed: {error}") from error
         if code != _SUCCESS:

@@ -13,12 +13,12 @@ import pytest
 from accuracy_reports import ray_cluster
 from accuracy_reports.boards import on_boards
 from accuracy_reports.chunks import ChunkResult
+from accuracy_reports.ending import WorkerLostError
 from accuracy_reports.prepare import prepare
 from accuracy_reports.ray_cluster import RayWorker, on_ray
 from accuracy_reports.record import Record
 from accuracy_reports.run import Schedule
 from accuracy_reports.setup import Setup
-from accuracy_reports.sharing import WorkerLostError
 from calibration.data import DatasetError
 from qtorch_relay.runtime.remote import Boards
 from tests.accuracy_reports.small_runs import evaluate, request, silently, what_counts, write_arrays, write_models

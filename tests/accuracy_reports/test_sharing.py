@@ -10,7 +10,8 @@ from itertools import islice
 
 import pytest
 
-from accuracy_reports.sharing import MAX_DEATHS_OF_A_CHUNK, MAX_FAILURES, WorkerLostError, share_chunks
+from accuracy_reports.ending import Ending, WorkerLostError
+from accuracy_reports.sharing import MAX_DEATHS_OF_A_CHUNK, MAX_FAILURES, share_chunks
 from qtorch_relay.errors import InvalidInputError
 
 CHUNKS = range(40)
@@ -19,7 +20,7 @@ CHUNKS = range(40)
 class Square:
     """Answers chunk ** 2; dies as it is told."""
 
-    def __init__(self, dies: Callable[[int], bool] = lambda chunk: False) -> None:
+    def __init__(self, ending: Ending, dies: Callable[[int], bool] = lambda chunk: False) -> None:
         self.name = "square"
         self._dies = dies
 
@@ -61,7 +62,7 @@ def test_workers_that_die_at_random_lose_nothing(seed: int) -> None:
         return True
 
     said: list[str] = []
-    found = list(share_chunks(CHUNKS, [lambda: Square(dies)] * 3 + [Square], said.append, no_pause))
+    found = list(share_chunks(CHUNKS, [lambda _: Square(_, dies)] * 3 + [Square], said.append, no_pause))
     assert sorted(found) == squares()
     assert len(said) <= len(died)
 
@@ -82,9 +83,9 @@ def test_the_last_chunk_goes_to_a_worker_that_waits() -> None:
             other_is_idle.set()  # the one chunk left is at the worker that dies
             return super().evaluate(chunk)
 
-    dying = iter([Dying()])
+    dying = iter([Dying(Ending())])
 
-    def hire_once() -> Square:
+    def hire_once(_: Ending) -> Square:
         worker = next(dying, None)
         if worker is None:
             raise WorkerLostError("it does not come back")
@@ -96,11 +97,11 @@ def test_the_last_chunk_goes_to_a_worker_that_waits() -> None:
 def test_a_worker_that_comes_back_is_hired_again() -> None:
     hired = []
 
-    def hire() -> Square:
+    def hire(_: Ending) -> Square:
         hired.append(1)
         if len(hired) % 2:
             raise WorkerLostError("it restarts")
-        return Square(lambda chunk: chunk == len(hired))
+        return Square(_, lambda chunk: chunk == len(hired))
 
     assert sorted(share_chunks(range(10), [hire], pause=no_pause)) == squares(range(10))
     assert len(hired) > 2
@@ -112,8 +113,8 @@ def test_when_no_worker_is_left_what_is_done_has_come() -> None:
     def late(chunk: int) -> bool:
         return chunk >= 5
 
-    def hire() -> Square:
-        return Square(late)
+    def hire(_: Ending) -> Square:
+        return Square(_, late)
 
     results = share_chunks(range(8), [hire], pause=no_pause)
     with pytest.raises(WorkerLostError, match=r"no worker is left, 3 chunks are not done: .*run the same command"):
@@ -124,7 +125,7 @@ def test_when_no_worker_is_left_what_is_done_has_come() -> None:
 def test_a_worker_that_always_fails_is_given_up() -> None:
     calls: list[int] = []
 
-    def hire() -> Square:
+    def hire(_: Ending) -> Square:
         calls.append(1)
         raise WorkerLostError("nobody answers")
 
@@ -142,13 +143,13 @@ def test_a_chunk_that_kills_is_not_given_to_all() -> None:
         return chunk == 7
 
     with pytest.raises(WorkerLostError, match="3 workers were lost on chunk 7"):
-        list(share_chunks(CHUNKS, [lambda: Square(kills)] * 9, pause=no_pause))
+        list(share_chunks(CHUNKS, [lambda _: Square(_, kills)] * 9, pause=no_pause))
     assert len(deaths) == MAX_DEATHS_OF_A_CHUNK
 
 
 def test_the_last_two_workers_do_not_wait_for_each_other() -> None:
     with pytest.raises(WorkerLostError, match="no worker is left, 1 chunk is not done: square died"):
-        list(share_chunks(CHUNKS, [lambda: Square(lambda chunk: chunk == 7)] * 2, pause=no_pause))
+        list(share_chunks(CHUNKS, [lambda _: Square(_, lambda chunk: chunk == 7)] * 2, pause=no_pause))
 
 
 def test_an_error_that_is_nobodys_death_ends_the_run() -> None:
@@ -165,8 +166,8 @@ def test_workers_are_let_go_when_the_run_is_left() -> None:
     threads_before = threading.active_count()
 
     class Counted(Square):
-        def __init__(self) -> None:
-            super().__init__()
+        def __init__(self, ending: Ending) -> None:
+            super().__init__(ending)
             at_work.add(self)
 
         def close(self) -> None:
@@ -177,7 +178,46 @@ def test_workers_are_let_go_when_the_run_is_left() -> None:
     assert at_work
     assert isinstance(results, Generator)
     results.close()
-    deadline = time.monotonic() + 60
-    while threading.active_count() > threads_before and time.monotonic() < deadline:
-        time.sleep(0.01)
     assert not at_work
+    assert threading.active_count() == threads_before
+
+
+def test_the_end_interrupts_what_workers_wait_for() -> None:
+    """When the last chunk is done a place may still wait for a worker, and a run that is left has chunks at work."""
+
+    class Waiting(Square):
+        def __init__(self, ending: Ending) -> None:
+            never = threading.Event()
+            with ending.interrupted_by(never.set):
+                assert never.wait(60)
+                raise WorkerLostError("it was interrupted")
+
+    class Working(Square):
+        def __init__(self, ending: Ending) -> None:
+            super().__init__(ending)
+            self._ending = ending
+
+        def evaluate(self, chunk: int) -> int:
+            if chunk == 0:
+                return 0
+            never = threading.Event()
+            with self._ending.interrupted_by(never.set):
+                assert never.wait(60)
+                raise WorkerLostError("it was interrupted")
+
+    threads_before, start = threading.active_count(), time.monotonic()
+    assert sorted(share_chunks(range(5), [Square, Waiting])) == squares(range(5))
+    results = share_chunks(range(5), [Working, Working, Waiting])
+    assert next(iter(results)) == 0
+    assert isinstance(results, Generator)
+    results.close()
+    assert threading.active_count() == threads_before
+    assert time.monotonic() - start < 50
+    ended = Ending()
+    ended.end()
+    with pytest.raises(WorkerLostError, match="the run is over"), ended.interrupted_by(never_called):
+        raise AssertionError("the block of an ended run is not entered")
+
+
+def never_called() -> None:
+    raise AssertionError("the run ended before")
