@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint format zoo zoo-arm zoo-fx zoo-float fuzz bench board relay-era clean
+.PHONY: help install demo test lint format zoo zoo-arm zoo-fx zoo-float fuzz bench board arm-speed relay-era clean
 
 help:
 	@echo "make demo      train, quantize, compile and check a small CNN on real images (a minute after the first time)"
@@ -18,6 +18,7 @@ help:
 	@echo "make zoo-float eleven networks as they are, in float, within 1e-4 of the output's range (long)"
 	@echo "make fuzz      random quantized networks against PyTorch, for MINUTES=10"
 	@echo "make bench     every bar: latency beside PyTorch, ONNX Runtime and OpenVINO, memory, start; an hour or more (BENCH=options)"
+	@echo "make arm-speed inner loops of the ARM kernels in llvm-mca, instructions of networks beside PyTorch and ONNX Runtime (an hour)"
 	@echo "make board     download an arm64 board that qemu runs, for tests and trials (0.5 GB)"
 	@echo "make reports   accuracy_reports/results: the digits and the eight networks, as HTML and JSON (long; REPORTS=options)"
 	@echo "make relay-era networks as Relay text in the TVM 0.17 that QTORCH_RELAY_ERA_PYTHON names, and its own importer (hours)"
@@ -65,6 +66,10 @@ bench: $(INSTALLED)
 relay-era: $(INSTALLED)
 	$(BIN)/python -m accuracy_reports.relay_era
 	QTORCH_RELAY_ALL_ROWS=1 $(BIN)/python -m pytest -q tests/relay/test_era.py
+
+arm-speed: board
+	$(BIN)/python -m benchmarks.arm_issue
+	$(BIN)/python -m benchmarks.arm_instructions
 
 board: $(INSTALLED)
 	$(BIN)/python -m tools.emulated_board setup

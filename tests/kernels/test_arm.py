@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from qtorch_relay.qparams import code_range
 from tests.kernels.arm import emulator
 
 ISAS = [isa for isa in emulator.CPUS if any(kernel.isa == isa for kernel in KERNELS)]
-pytestmark = pytest.mark.skipif(emulator.missing() is not None, reason=f"needs {emulator.missing()}")
+pytestmark = pytest.mark.skipif(
+    emulator.missing() is not None and "QTORCH_RELAY_REQUIRE_BOARD" not in os.environ,
+    reason=f"needs {emulator.missing()}",
+)
 
 
 def variants(kernel: Kernel, spec: Any, seed: int) -> Iterator[tuple[Any, Arguments]]:

@@ -68,7 +68,11 @@ class Sdot(ByElement):
 
 
 class Usdot(ByElement):
-    """usdot: four products of u8 and s8 summed into each lane; activations are read where they are."""
+    """usdot: four products of u8 and s8 summed into each lane; activations are read where they are.
+
+    Not usmmla, which multiplies twice as much in an instruction: it takes eight activations of two pixels, where the
+    loops take four of one, and where channels are no multiple of eight half of it would be padding.
+    """
 
     form = "usdot"
     SOURCE = "uint8"
