@@ -98,7 +98,7 @@ class Check:
         limit = f"the limit is {self.limit:g} {self.unit} ({self.limit_name})"
         if self.change is None:
             return f"{self.what}: {self.old} before, {self.new} now; it cannot be checked, {limit}"
-        text = f"{self.what}: {self.old} before, {self.new} now"
+        text = f"{self.what}: {self.new}" if self.old == "-" else f"{self.what}: {self.old} before, {self.new} now"
         if self.passes:
             return f"{text}; {limit}"
         return (
@@ -190,14 +190,12 @@ def _code_checks(new: Record, limits: CodeLimits) -> Iterator[Check]:
     if limits.differing is not None and ours is not None and ours.differing is not None:
         count, kind = ours.differing.count, ours.outputs_are
         found = f"{count:,} of {ours.differing.of:,}"
-        yield Check(f"output {kind} that differ", "not asked", found, count, kind, "codes.differing", limits.differing)
+        yield Check(f"output {kind} that differ", "-", found, count, kind, "codes.differing", limits.differing)
     if limits.differing_in_layers is not None and new.layers is not None:
         count = sum(layer.compiler.differing for layer in new.layers.layers)
         total = sum(layer.compiler.of for layer in new.layers.layers)
         name, limit = "codes.differing_in_layers", limits.differing_in_layers
-        yield Check(
-            "elements of layers that differ", "not asked", f"{count:,} of {total:,}", count, "elements", name, limit
-        )
+        yield Check("elements of layers that differ", "-", f"{count:,} of {total:,}", count, "elements", name, limit)
 
 
 def _layer_checks(old: Record, new: Record, limits: LayerLimits) -> Iterator[Check]:

@@ -50,7 +50,7 @@ def row_of(name: str, record: Record) -> Row:
     if record.layers is not None:
         differing = sum(layer.compiler.differing for layer in record.layers.layers)
         total = sum(layer.compiler.of for layer in record.layers.layers)
-        elements = f"{differing:,} of {total:,} in {len(record.layers.layers)}"
+        elements = f"{differing:,} of {total:,} in {len(record.layers.layers)} layers"
         layers_differ = differing > 0
         lossy = blame(record.layers).quantization
         worst = f"{lossy[0].label}, {own_sqnr_db(lossy[0]):.1f} dB" if lossy else "-"
@@ -91,8 +91,15 @@ def write_index(folder: Path) -> None:
     rows = [row_of(name, record) for name, record in records.items()]
     others = [name for name in OTHER_PAGES if (folder / name).exists()]
     environments = [record.environment for record in records.values()]
+    dates = sorted({environment.date.partition("T")[0] for environment in environments})
     page = fill(
-        "index.html.j2", title="Results", rows=rows, columns=columns_of(rows), environments=environments, others=others
+        "index.html.j2",
+        title="Results",
+        rows=rows,
+        columns=columns_of(rows),
+        environments=environments,
+        dates=dates,
+        others=others,
     )
     for name, text in {"index.html": page, "README.md": to_markdown(rows, records, others)}.items():
         with atomic_write(folder / name) as file:
@@ -108,9 +115,9 @@ COLUMNS = {
     "codes": ("output codes that differ", "ours from PyTorch int8's"),
     "answers": ("answers as PyTorch int8", "first answers that are the same"),
     "onnx_runtime": ("ONNX Runtime: the same", "first answers that are PyTorch int8's"),
-    "elements": ("elements that differ, in layers", "ours from PyTorch int8's, over all layers"),
+    "elements": ("elements that differ", "ours from PyTorch int8's, over all layers"),
     "worst": ("worst layer, alone", "lowest SQNR, float to PyTorch int8"),
-    "speed": ("times PyTorch int8's speed", "medians of the same run"),
+    "speed": ("speed / PyTorch int8's", "medians of the same run"),
 }
 _OPTIONAL = ("accuracy", "published", "speed")
 
