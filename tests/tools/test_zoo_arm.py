@@ -29,11 +29,11 @@ def test_codes_and_floats_are_counted_apart() -> None:
 
 def test_tables_tell_differences_sizes_and_what_is_not_measured() -> None:
     wrong = replace(ROW, cpu="max", target="arm-i8mm", differing=7, floats_differing=2)
-    lines = to_markdown([ROW, wrong, replace(ROW, engine="qnnpack")]).splitlines()
-    assert lines[0] == "| model | engine | layers | codes | cortex-a53 (arm-neon) | max (arm-i8mm) |"
+    lines = to_markdown([ROW, wrong, replace(ROW, engine="qnnpack", layers=0)]).splitlines()
+    assert lines[0] == "| model | engine | layers | elements | cortex-a53 (arm-neon) | max (arm-i8mm) |"
     assert lines[2:4] == [
-        "| resnet18 | fbgemm | 34 | 1000 | 0 | 7, 2 of 10 floats |",
-        "| resnet18 | qnnpack | 34 | 1000 | 0 |  |",
+        "| resnet18 | fbgemm | 34 | 1010 | 0 | 9 |",
+        "| resnet18 | qnnpack | outputs | 1010 | 0 |  |",
     ]
     assert lines[-2:] == [
         "| resnet18 | arm-neon | 30 | 11.00 | 11.60 | 0.60 | 50.00 |",

@@ -1,8 +1,8 @@
 """`make zoo-arm`: torchvision's eight networks and the demo's CNN on emulated ARM boards, against PyTorch.
 
 Each is compiled on this machine for NEON, dotprod and i8mm into one bundle. On a Cortex-A53, a Cortex-A76 and a CPU
-with everything `python -m qtorch_relay.runtime` takes its program from it. Writes docs/zoo_arm.json and zoo_arm.md.
-Exit status 1 if a code differs.
+with everything the runtime takes its program from it. Writes docs/zoo_arm.json and zoo_arm.md.
+Exit status 1 if an element differs.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     _write(options.output, list(rows.values()))
                     bars.advance(task)
     print(to_markdown(list(rows.values())))
-    return 1 if any(row.differing for row in rows.values()) else 0
+    return 1 if any(row.differing + row.floats_differing for row in rows.values()) else 0
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
@@ -64,14 +64,16 @@ def to_markdown(rows: Sequence[Row]) -> str:
     found = {(row.model, row.engine, row.cpu): row for row in rows}
     cpus = [cpu for cpu in CPUS if any(row.cpu == cpu for row in rows)]
     lines = [
-        f"| model | engine | layers | codes | {' | '.join(f'{cpu} ({CPUS[cpu]})' for cpu in cpus)} |",
+        f"| model | engine | layers | elements | {' | '.join(f'{cpu} ({CPUS[cpu]})' for cpu in cpus)} |",
         "|---|---|---|---|" + "---|" * len(cpus),
     ]
     for model, engine in dict.fromkeys((row.model, row.engine) for row in rows):
         mine = [found.get((model, engine, cpu)) for cpu in cpus]
         first = next(row for row in mine if row is not None)
-        cells = ["" if row is None else _differing(row) for row in mine]
-        lines.append(f"| {model} | {engine} | {first.layers} | {first.codes} | {' | '.join(cells)} |")
+        cells = ["" if row is None else str(row.differing + row.floats_differing) for row in mine]
+        lines.append(
+            f"| {model} | {engine} | {first.layers or 'outputs'} | {first.codes + first.floats} | {' | '.join(cells)} |"
+        )
     lines += ["", "| model | target | kernels | int8 weights MB | bundle MB | more than weights MB | memory MB |"]
     lines.append("|---|---|---|---|---|---|---|")
     for row in rows:
@@ -81,11 +83,6 @@ def to_markdown(rows: Sequence[Row]) -> str:
         cells = [f"{size / _MB:.2f}" for size in figures]
         lines.append(f"| {row.model} | {row.target} | {row.kernels} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _differing(row: Row) -> str:
-    floats = f", {row.floats_differing} of {row.floats} floats" if row.floats_differing else ""
-    return f"{row.differing}{floats}"
 
 
 def _read(path: Path) -> dict[tuple[str, str, str], Row]:
@@ -99,9 +96,9 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
         file.write(json.dumps([asdict(row) for row in rows], indent=1).encode())
     about = (
         "# Networks on emulated ARM boards\n\n"
-        "`make zoo-arm`: codes of all layers and outputs that differ from PyTorch's, run under qemu by "
-        "`python -m qtorch_relay.runtime` from one bundle with a program for each target.\nThe bundle's size is that "
-        "with one program; memory is what the process takes after a run beyond the interpreter: numpy, TVM's runtime, "
+        "`make zoo-arm`: elements of outputs, and of all layers where their number is told, that differ from "
+        "PyTorch's; run under qemu from one bundle with a program for each target. Floats are dequantized codes, and "
+        "equal to the bit.\nThe bundle's size is that with one program; memory is what the process takes after a run beyond the interpreter: numpy, TVM's runtime, "
         "code, weights and activations.\n\n"
     )
     with atomic_write(path.with_suffix(".md")) as file:
