@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from qtorch_relay.cli.console import note, print_table
-from qtorch_relay.errors import InvalidInputError, OutputPathError, QTorchRelayError
+from qtorch_relay.cli.data_options import check_installed
+from qtorch_relay.errors import OutputPathError, QTorchRelayError
 from qtorch_relay.output_files import atomic_write
 
 if TYPE_CHECKING:
@@ -21,13 +22,8 @@ _SHOWN_CHANGES = 10
 
 
 def check_extra() -> None:
-    """Raises InvalidInputError where what only this command needs is not installed."""
-    try:
-        import jinja2  # noqa: F401
-        import PIL  # noqa: F401
-        import pydantic  # noqa: F401
-    except ImportError as error:
-        raise InvalidInputError(f"{error.name} is not installed; pip install 'qtorch-relay[accuracy]'") from error
+    """Raises InvalidInputError where what only these commands need is not installed."""
+    check_installed("jinja2", "PIL", "pydantic")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from qtorch_relay.cli.data_options import (
     PreprocessingName,
     Resize,
     Std,
+    check_installed,
     choose_preprocessing,
 )
 from qtorch_relay.cli.options import Inputs, Json, parse_input
@@ -122,6 +123,7 @@ def calibrate(
 
     Example: qtorch-relay calibrate qtorch_relay.demo.digits:trained --data digits-train --eval digits -o int8.pt
     """
+    check_installed("PIL")
     from calibration.float_model import open_float_model
     from calibration.qat import Training
     from calibration.recipes import DEFAULT_ENGINE, DEFAULT_RECIPE, scheme_of

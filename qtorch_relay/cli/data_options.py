@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
@@ -29,6 +30,15 @@ Interpolation: TypeAlias = Annotated[
 ]
 Mean: TypeAlias = Annotated[str | None, typer.Option(metavar="R,G,B", help="Taken away from pixels in 0 to 1.")]
 Std: TypeAlias = Annotated[str | None, typer.Option(metavar="R,G,B", help="What they are divided by then.")]
+
+
+def check_installed(*modules: str) -> None:
+    """Raises InvalidInputError, which says how to install it, where a package of the extra `accuracy` is missing."""
+    try:
+        for module in modules:
+            importlib.import_module(module)
+    except ImportError as error:
+        raise InvalidInputError(f"{error.name} is not installed; pip install 'qtorch-relay[accuracy]'") from error
 
 
 def choose_preprocessing(

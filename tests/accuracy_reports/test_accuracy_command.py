@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,23 @@ def test_shards_and_merge(run: Run, tmp_path: Path, files: tuple[Path, Path, Pat
     done = run("merge", tmp_path / "part1", "-o", tmp_path / "other")
     assert (done.status, done.err) == (2, "error: shard 2/2 is missing; run it with --shard, or give its folder\n")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments"),
+    [
+        ("jinja2", ("accuracy",)),
+        ("jinja2", ("merge", "a", "-o", "b")),
+        ("PIL", ("calibrate", "a:b", "-o", "c.pt")),
+    ],
+)
+def test_what_is_not_installed_is_said(
+    run: Run, monkeypatch: pytest.MonkeyPatch, missing: str, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    done = run(*arguments)
+    assert (done.status, done.out) == (2, "")
+    assert f"{missing} is not installed; pip install 'qtorch-relay[accuracy]'" in done.err
 
 
 def test_a_run_is_begun_anew_only_when_all_is_right(run: Run, tmp_path: Path, files: tuple[Path, Path, Path]) -> None:
