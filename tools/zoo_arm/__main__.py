@@ -98,8 +98,8 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
         "# Networks on emulated ARM boards\n\n"
         "`make zoo-arm`: elements of outputs, and of all layers where their number is told, that differ from "
         "PyTorch's; run under qemu from one bundle with a program for each target. Floats are dequantized codes, and "
-        "equal to the bit.\nThe bundle's size is that with one program; memory is what the process takes after a run beyond the interpreter: numpy, TVM's runtime, "
-        "code, weights and activations.\n\n"
+        "equal to the bit.\nThe bundle's size is that with one program; memory is what the process takes after a run "
+        "beyond the interpreter: numpy, TVM's runtime, code, weights and activations.\n\n"
     )
     with atomic_write(path.with_suffix(".md")) as file:
         file.write(f"{about}{to_markdown(rows)}\n".encode())
