@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint format zoo zoo-arm zoo-fx zoo-float fuzz bench board arm-speed relay-era clean
+.PHONY: help install demo test lint format zoo zoo-arm zoo-fx zoo-float fuzz bench board arm-speed relay-era calibration reports clean
 
 help:
 	@echo "make demo      train, quantize, compile and check a small CNN on real images (a minute after the first time)"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench     every bar: latency beside PyTorch, ONNX Runtime and OpenVINO, memory, start; an hour or more (BENCH=options)"
 	@echo "make arm-speed inner loops of the ARM kernels in llvm-mca, instructions of networks beside PyTorch and ONNX Runtime (an hour)"
 	@echo "make board     download an arm64 board that qemu runs, for tests and trials (0.5 GB)"
+	@echo "make calibration  accuracy_reports/results/calibration.md: ways to calibrate compared (a minute or two)"
 	@echo "make reports   accuracy_reports/results: the digits and the eight networks, as HTML and JSON (long; REPORTS=options)"
 	@echo "make relay-era networks as Relay text in the TVM 0.17 that QTORCH_RELAY_ERA_PYTHON names, and its own importer (hours)"
 	@echo "make clean     remove .venv and caches"
@@ -57,6 +58,9 @@ fuzz: $(INSTALLED)
 
 REPORTS ?=
 BENCH ?=
+calibration: $(INSTALLED)
+	$(BIN)/python -m accuracy_reports.calibration_report
+
 reports: $(INSTALLED)
 	$(BIN)/python -m accuracy_reports.reports --again $(REPORTS)
 
