@@ -2,8 +2,8 @@
 
 Latencies: all programs of a network take turns in one process, several calls each, so that what disturbs the machine
 disturbs all; medians are told. The dot-product peak is measured between them. Start and memory: a fresh process for
-each program, in turns. Layers: every call of each program against the peak. Writes JSON, a picture, the layers and the
-README's section; what one run does not measure, --keep keeps in the JSON.
+each program, in turns. Layers: every call of each program against the peak. Writes JSON, a picture, the layers,
+docs/speed.md and the README's section; what one run does not measure, --keep keeps in the JSON.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.output.with_name(f"{options.output.name}-layers.md").write_text(text)
     write(results, json_path)
     report.plot(results, options.output.with_suffix(".svg"))
-    print(report.section(results))
+    print(report.page(results))
     if options.readme:
-        report.README.write_text(report.update(report.README.read_text(), results))
+        report.publish(results)
     return 0
 
 
@@ -83,7 +83,10 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure")
     parser.add_argument("--keep", action="store_true", help="keep what the JSON has and this run does not measure")
     parser.add_argument(
-        "--readme", action=argparse.BooleanOptionalAction, default=True, help="write the README's section"
+        "--readme",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="write docs/speed.md and the README's section",
     )
     parser.add_argument(
         "--output",

@@ -1,4 +1,4 @@
-"""The results as Markdown tables, in the README between its `<!-- bench -->` marks, and as a picture."""
+"""The results as a page of Markdown, as a table in the README between its `<!-- bench -->` marks, and as a picture."""
 
 from __future__ import annotations
 
@@ -7,19 +7,57 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import geometric_mean
 
-from benchmarks.bars import bars
+from benchmarks.bars import Bar, bars
 from benchmarks.results import FLOAT, ONNX_RUNTIME, OURS, PYTORCH, Results, Row
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "speed.md"
 RESULTS = ROOT / "benchmarks" / "results"
 _SECTION = re.compile(r"(?<=<!-- bench -->\n).*?(?=<!-- /bench -->)", re.DOTALL)
 
 
-def section(results: Results) -> str:
-    """Returns everything that the README says of the results."""
-    parts = [where(results), latencies(results.rows), bar_table(results), costs(results)]
+def page(results: Results) -> str:
+    """Returns everything that there is to say of the results."""
+    title = (
+        f"# Speed on {results.target}\n\nWritten by `make bench`. The machine is shared: ratios say more than times."
+    )
+    parts = [title, where(results), latencies(results.rows), bar_table(results), costs(results)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def section(results: Results) -> str:
+    """Returns what the README says of the results: a line for each network, and which bars are not met."""
+    networks = dict.fromkeys(row.model for row in results.rows if row.batch == 1)
+    header = ("network", "PyTorch int8, best engine", ONNX_RUNTIME, "OpenVINO", OURS, "times the best")
+    lines = [_line(header), _line(["---"] * len(header))]
+    for model in networks:
+        rows = sorted(
+            (row for row in results.rows if (row.model, row.batch) == (model, 1)), key=lambda r: r.num_threads
+        )
+        columns = zip(*(_short_cells(row) for row in rows), strict=True)
+        lines.append(_line([model, *(" / ".join(values) for values in columns)]))
+    threads = " / ".join(str(count) for count in sorted({row.num_threads for row in results.rows}))
+    return "\n".join([*lines, "", f"Milliseconds, batch 1, {threads} threads. {_verdicts(results)}"]) + "\n"
+
+
+def _short_cells(row: Row) -> list[str]:
+    engines = [ms for name, ms in row.peers.items() if name.startswith(PYTORCH)]
+    best_engine = f"{min(engines):.2f}" if engines else "-"
+    peers = [_ms(row, name) for name in (ONNX_RUNTIME, "OpenVINO", OURS)]
+    return [best_engine, *peers, f"{row.times_as_fast:.2f}"]
+
+
+def _verdicts(results: Results) -> str:
+    """Returns in a sentence or two how many bars were met, and which were not."""
+    found = bars(results)
+    met = sum(bar.verdict == "met" for bar in found)
+    rest = [f"{bar.what}: {bar.asked} is {_verdict(bar)}" for bar in found if bar.verdict != "met"]
+    return f"{met} of {len(found)} bars are met." + "".join(f"\n- {sentence}." for sentence in rest)
+
+
+def _verdict(bar: Bar) -> str:
+    return f"{bar.verdict} ({'; '.join(bar.short)})" if bar.short else bar.verdict
 
 
 def update(readme: str, results: Results) -> str:
@@ -27,6 +65,12 @@ def update(readme: str, results: Results) -> str:
     if not _SECTION.search(readme):
         raise ValueError("the README has no <!-- bench --> and <!-- /bench --> to write between")
     return _SECTION.sub(lambda _: section(results), readme)
+
+
+def publish(results: Results) -> None:
+    """Writes the page and the README's section."""
+    PAGE.write_text(page(results))
+    README.write_text(update(README.read_text(), results))
 
 
 def where(results: Results) -> str:
@@ -135,11 +179,11 @@ def plot(results: Results, path: Path) -> None:
 
 
 def main() -> None:
-    """Writes the README's section from the results that are there."""
+    """Writes the page and the README's section from the results that are there."""
     from benchmarks.results import read
 
-    for path in sorted(RESULTS.glob("*.json")):
-        README.write_text(update(README.read_text(), read(path)))
+    for path in sorted(RESULTS.glob("x86-*.json")):
+        publish(read(path))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from benchmarks.layers import markdown
 from benchmarks.results import OURS, Compile, Concurrency, Results, Row, Start, read, write
 from qtorch_relay.runtime.layer_times import LayerTime, LayerTimes
 
-STORED = sorted(report.RESULTS.glob("*.json"))
+STORED = sorted(report.RESULTS.glob("x86-*.json"))
 
 
 def row(model: str, ours_ms: float, batch: int = 1, num_threads: int = 1) -> Row:
@@ -95,14 +95,22 @@ def test_bars_are_met_or_not_or_not_measured(results: Results) -> None:
 def test_section_takes_the_place_of_the_old_one(results: Results) -> None:
     readme = "before\n<!-- bench -->\nold\n<!-- /bench -->\nafter\n"
     new = report.update(readme, results)
-    assert new.startswith("before\n<!-- bench -->\nsome CPU, 2 CPUs")
+    assert new.startswith("before\n<!-- bench -->\n| network |")
     assert new.endswith("<!-- /bench -->\nafter\n")
-    assert "| mobilenet_v2 | 1 | 1 | 9.00 | 3.00 (fbgemm) | 2.00 | - | 1.60 | 1.25 (ONNX Runtime) | 53% |" in new
-    assert "- mobilenet_v2, OpenVINO: refused" in new
+    assert "| resnet50 | 3.00 / 3.00 | 2.00 / 2.00 | - / - | 1.00 / 0.60 | 2.00 / 3.33 |" in new
+    assert "| mobilenet_v2 | 3.00 | 2.00 | - | 1.60 | 1.25 |" in new
+    assert "- resnet50, 2 threads against 1: at least 1.8 times as fast is not met" in new
     assert "old" not in new
     assert report.update(new, results) == new
     with pytest.raises(ValueError, match="no <!-- bench -->"):
         report.update("nothing", results)
+
+
+def test_page_says_everything(results: Results) -> None:
+    text = report.page(results)
+    assert "some CPU, 2 CPUs" in text
+    assert "| mobilenet_v2 | 1 | 1 | 9.00 | 3.00 (fbgemm) | 2.00 | - | 1.60 | 1.25 (ONNX Runtime) | 53% |" in text
+    assert "- mobilenet_v2, OpenVINO: refused" in text
 
 
 def test_layers_are_told_by_kernel_and_in_order(results: Results) -> None:
@@ -123,6 +131,7 @@ def test_plot_is_written(results: Results, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
-def test_readme_agrees_with_the_stored_results(path: Path) -> None:
-    readme = report.README.read_text()
-    assert report.update(readme, read(path)) == readme, f"python -m benchmarks.report writes what {path.name} says"
+def test_readme_and_page_agree_with_the_stored_results(path: Path) -> None:
+    readme, results = report.README.read_text(), read(path)
+    assert report.update(readme, results) == readme, f"python -m benchmarks.report writes what {path.name} says"
+    assert report.PAGE.read_text() == report.page(results)
