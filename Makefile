@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint format zoo zoo-arm zoo-fx zoo-float fuzz bench board arm-speed relay-era calibration reports clean
+.PHONY: help install demo test lint format zoo zoo-arm farm-arm zoo-fx zoo-float fuzz bench board arm-speed relay-era calibration reports clean
 
 help:
 	@echo "make demo      train, quantize, compile and check a small CNN on real images (a minute after the first time)"
@@ -19,6 +19,7 @@ help:
 	@echo "make fuzz      random quantized networks against PyTorch, for MINUTES=10"
 	@echo "make bench     every bar: latency beside PyTorch, ONNX Runtime and OpenVINO, memory, start; an hour or more (BENCH=options)"
 	@echo "make arm-speed inner loops of the ARM kernels in llvm-mca, instructions of networks beside PyTorch and ONNX Runtime (an hour)"
+	@echo "make farm-arm  two emulated ARM boards behind a tracker share an accuracy run, and one is killed"
 	@echo "make board     download an arm64 board that qemu runs, for tests and trials (0.5 GB)"
 	@echo "make calibration  accuracy_reports/results/calibration.md: ways to calibrate compared (a minute or two)"
 	@echo "make reports   accuracy_reports/results: the digits and the eight networks, as HTML and JSON (long; REPORTS=options)"
@@ -45,6 +46,9 @@ zoo: $(INSTALLED)
 
 zoo-arm: board
 	$(BIN)/python -m tools.zoo_arm $(ZOO_ARM)
+
+farm-arm: board
+	QTORCH_RELAY_FARM=1 $(BIN)/python -m pytest tests/accuracy_reports/test_elsewhere.py -k two_emulated_boards
 
 zoo-fx: $(INSTALLED)
 	$(BIN)/python -m accuracy_reports.zoo_fx_report

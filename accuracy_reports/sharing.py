@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from accuracy_reports.ending import Ending, WorkerLostError
 
+THREAD_NAME = "for a worker"
 # A worker that fails so often in a row, with longer and longer pauses, is not hired again.
 MAX_FAILURES = 4
 FIRST_PAUSE_S = 0.5
@@ -60,7 +61,10 @@ def share_chunks(
         QTorchRelayError: what else a worker raises, which would go wrong everywhere.
     """
     desk: _Desk[R] = _Desk(chunks, len(hires), say, pause)
-    threads = [threading.Thread(target=desk.work, args=item, daemon=True) for item in enumerate(hires)]
+    threads = [
+        threading.Thread(target=desk.work, args=item, name=f"{THREAD_NAME} {item[0]}", daemon=True)
+        for item in enumerate(hires)
+    ]
     for thread in threads:
         thread.start()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from accuracy_reports.ray_cluster import RayWorker, on_ray
 from accuracy_reports.record import Record
 from accuracy_reports.run import Schedule
 from accuracy_reports.setup import Setup
+from accuracy_reports.sharing import THREAD_NAME
 from calibration.data import DatasetError
 from qtorch_relay.runtime.remote import Boards
 from tests.accuracy_reports.small_runs import evaluate, request, silently, what_counts, write_arrays, write_models
 from tests.rpc_servers import Server, rpc_server, rpc_tracker
+from tools.emulated_board import Board
 
 CLASSES, IMAGES, CHUNKS = 10, 197, 25
 KEY = "desk"
@@ -129,6 +132,7 @@ def test_a_farm_that_loses_a_board_counts_the_same(
         schedule = after(4, on_boards(boards, lost.append), one.kill)
         record = evaluate(request(models, arrays, peers=False, elsewhere=True), tmp_path / "run", schedule)
     assert what_counts(record) == what_counts(here)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_NAME)]
     assert any(str(one.address) in reason for reason in lost)
 
 
@@ -154,3 +158,18 @@ def test_a_run_without_boards_left_goes_on_when_they_are_back(
         record = evaluate(asked, tmp_path / "run", counting)
     assert what_counts(record) == what_counts(here)
     assert sorted(done) == list(range(CHUNKS))
+
+
+@pytest.mark.skipif("QTORCH_RELAY_FARM" not in os.environ, reason="takes minutes; `make farm-arm` runs it")
+def test_two_emulated_boards_of_which_one_dies_count_the_same(
+    board: Callable[..., Board], models: tuple[Path, Path], arrays: Path, here: Record, tracker: Server, tmp_path: Path
+) -> None:
+    lost: list[str] = []
+    boards = Boards(tracker.address, True, "arm", 120.0)
+    asked = request(models, arrays, peers=False, target="arm-neon", elsewhere=True)
+    farm = {"tracker": str(tracker.address), "key": "arm"}
+    with board("cortex-a53").rpc_server(**farm) as one, board("cortex-a76").rpc_server(**farm):
+        schedule = after(6, on_boards(boards, lost.append), one.kill)
+        record = evaluate(asked, tmp_path / "run", schedule)
+    assert what_counts(record) == what_counts(here)
+    assert any(one.address in reason for reason in lost)
