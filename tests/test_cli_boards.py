@@ -47,9 +47,11 @@ def test_run_gives_what_it_gives_here(run: Run, model: Path, image: Path, server
 
 
 def test_bench_tells_the_boards_time_and_the_networks(run: Run, model: Path, server: Server) -> None:
-    answer = run("bench", model, *INPUT, "--rpc", server.address, "--rounds", 5, "--json")
+    targets = "arm-neon,generic"
+    answer = run("bench", model, *INPUT, "--target", targets, "--rpc", server.address, "--rounds", 5, "--json")
     assert answer.status == 0
     told = answer.json()
+    assert told["target"] in targets
     assert 0 < told["latency_ms"]["qtorch_relay"] < told["round_trip_ms"]
     assert (told["rounds"], told["board"]) == (5, f"board {server.address}")
     answer = run("bench", model, *INPUT, "--rpc", server.address, "--layers")

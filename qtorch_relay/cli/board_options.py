@@ -12,8 +12,8 @@ Rpc: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="HOST:PORT",
-        help="Work on the board that runs `python -m tvm.exec.rpc_server` there. It needs apache-tvm 0.27 (and psutil and "
-        "cloudpickle). Its server lets anybody run code: trusted networks only.",
+        help="Work on the board that runs `python -m tvm.exec.rpc_server` there. It needs apache-tvm 0.27, psutil and "
+        "cloudpickle. Its server lets anybody run code: trusted networks only.",
         rich_help_panel=_PANEL,
     ),
 ]

@@ -36,7 +36,7 @@ def open_model(model: Path, input_infos: Any, engine: str | None, target: str) -
 
 
 def open_on_board(model: Path, input_infos: Any, engine: str | None, target: str, boards: Boards) -> RemoteModel:
-    """Returns the same on a board. A bundle is not loaded here, so it may be for any machine.
+    """Returns the same on a board, of several targets the most able. No code is loaded here, so it may be for any CPU.
 
     Raises: RemoteError or TargetError if there is no such board, or it cannot run the model.
     """
@@ -73,11 +73,11 @@ def set_board_threads(session: Session, threads: int | None) -> int:
 
 def _compile(model: Path, input_infos: Any, engine: str | None, target: str) -> CompiledModel:
     from qtorch_relay.pipeline import compile as compile_for
-    from qtorch_relay.target import resolve
+    from qtorch_relay.target import resolve_all
 
-    resolved = resolve(target)
+    resolved = resolve_all(target)
     infos = parse_inputs(model, None) if input_infos is None else input_infos
-    with working(f"compiling for {resolved.name}"):
+    with working(f"compiling for {', '.join(one.name for one in resolved)}"):
         compiled = compile_for(str(model), infos, resolved, engine)
     for line in summarize_report(compiled.report):
         note(line)
