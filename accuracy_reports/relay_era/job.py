@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,20 +62,36 @@ def run_torchscript(model: Path, inputs: Arrays, opt_level: int = 3, target: str
         return _run(Path(name), inputs, {"torchscript": str(model), "opt_level": opt_level, "target": target})
 
 
+def check_texts(texts: Sequence[str]) -> list[str]:
+    """Returns for each text what that TVM's parser or type checker has against it, "" for nothing; builds nothing."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = [folder / f"{i}.relay" for i in range(len(texts))]
+        for path, text in zip(paths, texts, strict=True):
+            path.write_text(text)
+        errors: list[str] = json.loads(_start(folder, {"check": [str(path) for path in paths]}))
+        return errors
+
+
 def _run(folder: Path, inputs: Arrays, description: Mapping[str, Any]) -> Ran:
+    np.savez(folder / "inputs.npz", allow_pickle=False, **inputs)
+    report = json.loads(_start(folder, {**description, "inputs": str(folder / "inputs.npz")}))
+    with np.load(folder / "results.npz") as results:
+        outputs = tuple(results[f"out{i}"] for i in range(len(results.files)))
+    return Ran(outputs, report["seconds"], tuple(report["ops"]))
+
+
+def _start(folder: Path, job: Mapping[str, Any]) -> str:
+    """Returns the last line that the script prints."""
     python = interpreter()
     if not python:
         raise InvalidInputError(f"{VARIABLE} is not set; it names the Python of a TVM that has Relay")
-    np.savez(folder / "inputs.npz", allow_pickle=False, **inputs)
-    (folder / "job.json").write_text(json.dumps({**description, "inputs": str(folder / "inputs.npz")}))
+    (folder / "job.json").write_text(json.dumps(job))
     command = [python, str(SCRIPT), str(folder / "job.json"), str(folder / "results.npz")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
     if done.returncode:
         raise RelayEraError(_last_words(done.stderr) or f"exit status {done.returncode}")
-    report = json.loads(done.stdout.strip().splitlines()[-1])
-    with np.load(folder / "results.npz") as results:
-        outputs = tuple(results[f"out{i}"] for i in range(len(results.files)))
-    return Ran(outputs, report["seconds"], tuple(report["ops"]))
+    return done.stdout.strip().splitlines()[-1]
 
 
 def _last_words(stderr: str) -> str:

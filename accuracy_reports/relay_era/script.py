@@ -5,6 +5,7 @@ Usage: PYTHON script.py JOB.json RESULT.npz
 JOB.json: {"inputs": INPUTS.npz, "opt_level": n, "target": t} and either {"text", "params"}, files of Relay text and its
 parameters, or {"torchscript"}, a file for that TVM's own relay.frontend.from_pytorch.
 RESULT.npz has out0, out1, ... Prints one line of JSON: seconds of import, build and run, and the names of the ops.
+Or JOB.json: {"check": [TEXT, ...]}, files of Relay text to parse and type-check: prints what is wrong with each.
 """
 
 import json
@@ -42,10 +43,24 @@ def ops_of(module: Any) -> list[str]:
     return sorted(found)
 
 
+def check(path: str) -> str:
+    """Returns what is wrong with a file of Relay text, "" if it is well typed."""
+    with open(path) as file:
+        text = file.read()
+    try:
+        relay.transform.InferType()(relay.parse(text))
+    except tvm.error.TVMError as error:
+        return str(error).strip().splitlines()[-1] or "refused"
+    return ""
+
+
 def main(job_path: str, result_path: str) -> None:
-    """Imports, type-checks, builds and runs."""
+    """Does the job: checks texts, or imports, type-checks, builds and runs one program."""
     with open(job_path) as file:
         job = json.load(file)
+    if "check" in job:
+        print(json.dumps([check(path) for path in job["check"]]))
+        return
     inputs = dict(np.load(job["inputs"]))
     times = [time.perf_counter()]
     module, params = read(job, inputs)

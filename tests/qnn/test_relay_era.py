@@ -44,8 +44,8 @@ def arguments(case: RelayCase) -> dict[str, Any]:
     return {**case.tensors, **constants, **case.attributes}
 
 
-def ours(group: list[RelayCase], config: Config) -> list[Array]:
-    """Returns what our canonicalization of a program with these calls computes."""
+def program(group: list[RelayCase]) -> tuple[Any, list[Array]]:
+    """Returns a module with these calls, and its inputs."""
     inputs: list[tuple[Any, Array]] = []
 
     def variable(array: Array) -> Any:
@@ -65,14 +65,19 @@ def ours(group: list[RelayCase], config: Config) -> list[Array]:
             outputs = [builder.emit(getattr(qnn, case.op)(**each)) for case, each in zip(group, made, strict=True)]
             result = builder.emit_output(relax.Tuple(outputs))
         builder.emit_func_output(result)
-    mod = builder.finalize()
+    return builder.finalize(), [array for _, array in inputs]
+
+
+def ours(group: list[RelayCase], config: Config) -> list[Array]:
+    """Returns what our canonicalization of a program with these calls computes."""
+    mod, inputs = program(group)
     verify(mod)
     with qnn.requantize_config(rounding=config[0], compute_dtype=config[1]):
         mod = CanonicalizeOps()(mod)
     assert qnn_ops_in(mod) == []
     target = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v3"})
     machine = relax.VirtualMachine(tvm.compile(mod, target=target), tvm.cpu())
-    results = machine["main"](*[tvm.runtime.tensor(array) for _, array in inputs])
+    results = machine["main"](*[tvm.runtime.tensor(array) for array in inputs])
     return [result.numpy() for result in results]
 
 

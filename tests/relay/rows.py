@@ -40,13 +40,12 @@ class Result:
 FLOAT_FRACTION = 1e-5
 
 
-def has_text(case: Case, engine: str) -> bool:
-    """Says whether a row can be written as Relay text at all; else it is refused by name."""
+def text_of(case: Case, engine: str, *, exact: bool) -> str | None:
+    """Returns a row's Relay text, None if an op of it is refused by name."""
     try:
-        imported_text(_imported([case], engine), Options())
+        return imported_text(_imported([case], engine), Options(exact=exact))[0]
     except UnsupportedOpError:
-        return False
-    return True
+        return None
 
 
 def results(cases: Sequence[Case], engine: str, *, exact: bool) -> list[Result]:

@@ -10,12 +10,17 @@ import os
 import numpy as np
 import pytest
 
-from accuracy_reports.relay_era.job import RelayEraError, interpreter, run_text
+from accuracy_reports.relay_era.job import RelayEraError, check_texts, interpreter, run_text
 from accuracy_reports.relay_era.networks import EXACT, LAYERS, PEER, run_network
+from qtorch_relay.frontend.importer import ImportedModule
+from qtorch_relay.relay.options import Options
+from qtorch_relay.relay.text import imported_text
 from tests.matrix.case import Case
 from tests.matrix.families import FAMILIES
+from tests.qnn.relay_cases import CASES, RelayCase
+from tests.qnn.test_relay_era import program
 from tests.relay.programs import SHAPE, digits_network
-from tests.relay.rows import Result, has_text, results
+from tests.relay.rows import Result, results, text_of
 
 pytestmark = pytest.mark.skipif(
     not interpreter(), reason="QTORCH_RELAY_ERA_PYTHON names no interpreter of a TVM that has Relay"
@@ -39,7 +44,7 @@ def rows() -> list[Case]:
     """Returns the rows to run: all that have a text, or one of each op that is chosen."""
     cases = [case for cases in FAMILIES.values() for case in cases() if "fbgemm" in case.engines]
     if EVERY_ROW:
-        return [case for case in cases if has_text(case, "fbgemm")]
+        return [case for case in cases if text_of(case, "fbgemm", exact=False) is not None]
     return [[case for case in cases if case.op == op][place] for op, place in CHOSEN.items()]
 
 
@@ -65,6 +70,31 @@ def test_rows_of_the_matrix(exact: bool) -> None:
         assert wrong(found) == []
     codes = [row for row in found if row.kind == "codes" and "-large-" not in row.id]
     assert sum(row.differing for row in codes) <= 0.001 * sum(row.elements for row in codes), wrong(found)
+
+
+def test_rows_are_well_typed() -> None:
+    step = 1 if EVERY_ROW else 40
+    cases = [case for cases in FAMILIES.values() for case in list(cases())[::step] if "fbgemm" in case.engines]
+    texts = {
+        f"{case.id} {'exact' if exact else 'default'}": text
+        for case in cases
+        for exact in (False, True)
+        if (text := text_of(case, "fbgemm", exact=exact)) is not None
+    }
+    errors = check_texts(list(texts.values()))
+    assert [f"{name}: {error}" for name, error in zip(texts, errors, strict=True) if error] == []
+
+
+def test_relays_own_ops_are_well_typed() -> None:
+    cases = {(case.op, case.variant): case for cases in CASES.values() for case in cases}
+    errors = check_texts([relay_text(case) for case in cases.values()])
+    assert [f"{name}: {error}" for name, error in zip(cases, errors, strict=True) if error] == []
+
+
+def relay_text(case: RelayCase) -> str:
+    """Returns the text of a call of an op of the dialect with Relay's arithmetic."""
+    mod, _ = program([case])
+    return imported_text(ImportedModule(mod, {}, ()), Options())[0]
 
 
 def test_the_demos_network() -> None:

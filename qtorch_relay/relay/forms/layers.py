@@ -131,29 +131,23 @@ def _reshaped(writer: Writer, text: str, shape: tuple[int, ...], goal: tuple[int
 def pair_saturated_sums(writer: Writer, call: Any) -> str:
     """FBGEMM's depthwise sums: the products of each two consecutive taps saturate to int16.
 
-    Depthwise alone: one input channel for each group, data NCHW, one or more outputs a group.
+    Data is NCHW. Taps are in row-major order of the kernel's I, H and W; an output o reads the channels of its group.
     """
     attrs = attributes(call)
     data, kernel = call.args
-    outputs, _, height, width = static_shape(kernel)
-    _, channels, *_ = static_shape(data)
-    rows, columns = static_shape(call)[2:]
-    (down, right), (gap_h, gap_w) = attrs["strides"], attrs["dilation"]
+    outputs, depth, height, width = static_shape(kernel)
     codes = writer.emit(writer.op("cast", writer.operand(data), dtype="int32"))
-    if outputs != channels:
-        codes = writer.emit(writer.op("repeat", codes, repeats=outputs // channels, axis=1))
     weights = writer.emit(writer.op("cast", writer.operand(kernel), dtype="int32"))
     products = []
-    for row in range(height):
-        for column in range(width):
-            begin = [row * gap_h, column * gap_w]
-            end = [begin[0] + (rows - 1) * down + 1, begin[1] + (columns - 1) * right + 1]
-            window = {"begin": begin, "end": end, "strides": [down, right], "slice_mode": "end", "axes": [2, 3]}
-            at = {"begin": [row, column], "end": [row + 1, column + 1], "strides": [1, 1], "slice_mode": "end"}
-            taken = writer.emit(writer.op("strided_slice", codes, **window))
-            weight = writer.emit(writer.op("strided_slice", weights, **at, axes=[2, 3]))
-            factor = writer.emit(writer.op("reshape", weight, newshape=[outputs, 1, 1], allowzero=False))
-            products.append(writer.emit(writer.op("multiply", taken, factor)))
+    for tap in range(depth * height * width):
+        channel, row, column = tap // (height * width), tap // width % height, tap % width
+        taken = _window(writer, codes, call, channel, (row, column))
+        if outputs > attrs["groups"]:
+            taken = writer.emit(writer.op("repeat", taken, repeats=outputs // attrs["groups"], axis=1))
+        at = {"begin": [channel, row, column], "end": [channel + 1, row + 1, column + 1], "strides": [1, 1, 1]}
+        weight = writer.emit(writer.op("strided_slice", weights, **at, slice_mode="end", axes=[1, 2, 3]))
+        factor = writer.emit(writer.op("reshape", weight, newshape=[outputs, 1, 1], allowzero=False))
+        products.append(writer.emit(writer.op("multiply", taken, factor)))
     pairs = [products[i : i + 2] for i in range(0, len(products), 2)]
     # one product alone fits int16: 255 * 128 = 32640
     terms = [_saturated(writer, *pair) if len(pair) == 2 else pair[0] for pair in pairs]
@@ -161,6 +155,18 @@ def pair_saturated_sums(writer: Writer, call: Any) -> str:
     for term in terms[1:]:
         total = writer.emit(writer.op("add", total, term))
     return total
+
+
+def _window(writer: Writer, codes: str, call: Any, channel: int, place: tuple[int, int]) -> str:
+    """Returns the codes that a tap of the kernel meets, of one channel of each group, for every place of the output."""
+    attrs = attributes(call)
+    depth, channels = static_shape(call.args[1])[1], static_shape(call.args[0])[1]
+    steps = [depth, *attrs["strides"]]
+    begin = [channel, *(at * gap for at, gap in zip(place, attrs["dilation"], strict=True))]
+    counts = [channels // depth, *static_shape(call)[2:]]
+    end = [first + (count - 1) * step + 1 for first, count, step in zip(begin, counts, steps, strict=True)]
+    slice_ = {"begin": begin, "end": end, "strides": steps, "slice_mode": "end", "axes": [1, 2, 3]}
+    return writer.emit(writer.op("strided_slice", codes, **slice_))
 
 
 def _saturated(writer: Writer, first: str, second: str) -> str:
