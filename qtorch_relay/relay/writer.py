@@ -34,6 +34,7 @@ class Writer:
         self._lines: list[str] = []
         self._pending: list[str] = []
         self._values: dict[Any, str] = {}
+        self._makers: dict[str, str] = {}
         self._made: dict[tuple[str, bytes, tuple[int, ...]], str] = {}
         self._count = 0
 
@@ -54,7 +55,12 @@ class Writer:
         name, self._count = f"%{self._count}", self._count + 1
         note = comment or f"part of {self.layer}"
         self._lines.append(f"  {name} = {text}; /* {note} */")
+        self._makers[name] = text.partition("(")[0]
         return name
+
+    def maker(self, text: str) -> str:
+        """Returns the name of the op whose line gives a value, "" of a parameter or a literal."""
+        return self._makers.get(text, "")
 
     def bind(self, var: Any, text: str, comment: str) -> None:
         """Gives a variable of the module its value: a line of its own unless text names one already."""

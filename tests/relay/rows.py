@@ -79,7 +79,7 @@ def _run(cases: Sequence[Case], engine: str, *, exact: bool) -> Iterator[Result]
         expected = module.each([tensor for _, tensor in _infos(cases)])
         imported = import_graph(capture_model(module, _infos(cases), engine).graph)
     text, params = imported_text(imported, Options(exact=exact))
-    ran = run_text(text, params, {f"x{i}": array for i, array in enumerate(_arrays(cases))}, opt_level=1)
+    ran = run_text(text, params, {f"x{i}": array for i, array in enumerate(_arrays(cases))})
     ours = iter(ran.outputs)
     for case, tensors in zip(cases, expected, strict=True):
         compared = [_compare(tensor, next(ours)) for tensor in tensors]

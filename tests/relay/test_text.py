@@ -64,6 +64,14 @@ def test_exact_text_requantizes_by_plain_ops(digits: ImportedModule) -> None:
     assert {"round", "clip", "cast"} <= set(ops)
 
 
+def test_exact_text_keeps_relay_from_distributing_products_over_sums(digits: ImportedModule) -> None:
+    text, _ = imported_text(digits, Options(exact=True))
+    makers = dict(re.findall(r"(%\d+) = ([\w.]+)\(", text))
+    products = re.findall(r"= multiply\((%\d+), %network_\w+_constant\)", text)
+    assert len(products) >= 4
+    assert {makers[name] for name in products} <= {"clip", "cast"}
+
+
 def test_rounding_and_compute_type_are_the_callers(digits: ImportedModule) -> None:
     text, _ = imported_text(digits, Options(rounding="UPWARD", compute_dtype="int64"))
     assert text.count('rounding="UPWARD", compute_dtype="int64"') == 4

@@ -14,10 +14,6 @@ from qtorch_relay.relay.writer import Writer
 FLOAT_ROUNDING = "no code; floats differ by the rounding of Relay's own function"
 # Relax's op: Relay's.
 SAME = {
-    "add": "add",
-    "subtract": "subtract",
-    "multiply": "multiply",
-    "divide": "divide",
     "floor_divide": "floor_divide",
     "maximum": "maximum",
     "minimum": "minimum",
@@ -71,6 +67,40 @@ for _name in ("tanh", "sigmoid"):
     relax_form(f"torch.{_name}", becomes=f"`{_name}`", cost=FLOAT_ROUNDING)(partial(_write_same, _name))
 
 
+# Relay's SimplifyExpr takes (x + c) * d for x * d + c * d, (x * c) * d for x * (c * d) and (x + c) + d for x + (c + d):
+# each op: those whose results it must not see through where every operation is to be rounded.
+_SEEN_THROUGH = {
+    "multiply": ("add", "subtract", "multiply", "divide"),
+    "divide": ("add", "subtract", "multiply", "divide"),
+    "add": ("add", "subtract"),
+    "subtract": ("add", "subtract"),
+}
+
+
+@relax_form(
+    *(f"relax.{name}" for name in _SEEN_THROUGH),
+    becomes="the same op; with --exact a `clip` that changes nothing before a product of sums or of products",
+)
+def arithmetic(writer: Writer, call: Any) -> str:
+    """The op of the same name."""
+    name = str(call.op.name).removeprefix("relax.")
+    operands = [writer.operand(argument) for argument in call.args]
+    if writer.options.exact and dtype_of(call).startswith("float") and not all(map(writer.maker, operands)):
+        operands = [_fenced(writer, text, dtype_of(call), _SEEN_THROUGH[name]) for text in operands]
+    return writer.op(name, *operands)
+
+
+def _fenced(writer: Writer, text: str, dtype: str, ops: tuple[str, ...]) -> str:
+    """Returns a value through a clip if one of these ops made it."""
+    return unchanged(writer, text, dtype) if writer.maker(text) in ops else text
+
+
+def unchanged(writer: Writer, text: str, dtype: str) -> str:
+    """Returns a float value through a clip to the finite numbers, which no compiler sees through."""
+    greatest = float(np.finfo(dtype).max)
+    return writer.emit(writer.op("clip", text, a_min=-greatest, a_max=greatest))
+
+
 @relax_form("relax.astype", becomes="`cast`")
 def astype(writer: Writer, call: Any) -> str:
     """cast"""
@@ -92,9 +122,8 @@ def round_to_even(writer: Writer, call: Any) -> str:
     changes nothing, and keeps LLVM from fusing a product in x into the subtraction.
     """
     dtype = dtype_of(call)
-    greatest = float(np.finfo(dtype).max)
     half, two = (writer.constant(np.asarray(value, dtype)) for value in (0.5, 2.0))
-    value = writer.emit(writer.op("clip", writer.operand(call.args[0]), a_min=-greatest, a_max=greatest))
+    value = unchanged(writer, writer.operand(call.args[0]), dtype)
     whole = writer.emit(writer.op("trunc", value))
     distance = writer.emit(writer.op("abs", writer.emit(writer.op("subtract", value, whole))))
     tie = writer.emit(writer.op("equal", distance, half))
