@@ -25,6 +25,7 @@ from typing import Any
 from qtorch_relay.errors import INDEX_ERROR_FUNCTION, QTorchRelayError, raise_index_error
 
 _RUNTIME_LIBRARIES = ("libtvm_runtime.so", "libtvm_runtime.dylib")
+_NOT_INSTALLED = "TVM's runtime library is not installed; install it with: pip install 'apache-tvm>=0.27,<0.28'"
 _CPU, _POOLED_ALLOCATOR = 1, 2
 _STDERR = 2
 _BOUND = "main with its last arguments"
@@ -41,8 +42,11 @@ def _load() -> ModuleType:
     # where each yield lets others run first. Those of a thread that has ended spin so too; they were measured to halve
     # the speed of threads that work. 3000 are about a millisecond, more than there is between two layers.
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "3000")
-    with _without_torch():
-        import tvm_ffi
+    try:
+        with _without_torch():
+            import tvm_ffi
+    except ModuleNotFoundError as error:
+        raise QTorchRelayError(f"{error.name} is missing: {_NOT_INSTALLED}") from error
     # Where tvm is imported already this is the library it has loaded.
     ctypes.CDLL(str(_runtime_library()), ctypes.RTLD_GLOBAL)
     tvm_ffi.register_global_func(INDEX_ERROR_FUNCTION, raise_index_error, override=True)
@@ -140,9 +144,7 @@ def _runtime_library() -> Path:
             for path in (folder / "lib" / name, folder / name):
                 if path.exists():
                     return path
-    raise QTorchRelayError(
-        "TVM's runtime library is not installed; install it with: pip install 'apache-tvm>=0.27,<0.28'"
-    )
+    raise QTorchRelayError(_NOT_INSTALLED)
 
 
 class _HoldTorchBack:

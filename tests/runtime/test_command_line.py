@@ -118,6 +118,17 @@ def test_the_command_needs_no_library_but_the_runtimes(bundle: str) -> None:
         subprocess.run([sys.executable, "-c", ALONE, *command, bundle], check=True, stdout=subprocess.DEVNULL)
 
 
+def test_a_board_without_tvm_is_told_what_to_install(bundle: str) -> None:
+    code = (
+        f"import runpy, sys; sys.modules['tvm_ffi'] = None; sys.argv[1:] = [{bundle!r}]; "
+        "runpy.run_module('qtorch_relay.runtime', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "tvm_ffi is missing: TVM's runtime library is not installed; install it with: pip install" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["--help"]):
         with pytest.raises(SystemExit):
