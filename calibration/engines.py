@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from qtorch_relay.errors import CalibrationError
 
 
@@ -31,6 +33,21 @@ ENGINE_LIMITS = {
         EngineLimits("qnnpack", 255, "its kernels add in int32"),
     )
 }
+
+
+def scrambled_layers(engine: str, model: nn.Module) -> list[str]:
+    """Returns a message about layers whose results PyTorch's own kernels get wrong on an engine.
+
+    qnnpack's clamp permutes channels-last maps, which results of its convolutions are: shown by
+    tests/numerics/test_inconsistent.py.
+    """
+    names = [path for path, module in model.named_modules() if isinstance(module, nn.Hardtanh)]  # ReLU6 is one
+    if engine != "qnnpack" or not names:
+        return []
+    return [
+        f"PyTorch's qnnpack scrambles channels-last results of ReLU6 and Hardtanh ({', '.join(names)}); the compiled "
+        "program computes them right, so codes differ: take ReLU, keep these layers in float, or choose another engine"
+    ]
 
 
 def engine_limits(engine: str) -> EngineLimits:

@@ -11,12 +11,15 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 from torch.ao import quantization as q
+from torch.ao.nn.quantized import FloatFunctional
 
 from calibration.batches import Batches, Track, first_batch, untracked
 from calibration.bias_correction import bias_corrections, correct_biases, layer_weight_observer
+from calibration.engines import scrambled_layers
 from calibration.equalization import Equalization, equalize
 from calibration.flows import Example, Flow, choose_flow, run_example, single_layers, weighted_layers
 from calibration.observed import (
+    ObservedTensor,
     TensorRange,
     fix_ranges,
     never_seen,
@@ -243,9 +246,20 @@ def observe(fused: Fused, batches: Batches, in_float: Collection[str] = (), trac
         ranges = {
             name: read_range(tensor) for name, tensor in track(list(tensors.items()), "choosing ranges", len(tensors))
         }
-    idle = [name for name, tensor in tensors.items() if never_seen(tensor)]
-    messages = (f"never ran on the data, so their outputs have scale 1: {', '.join(idle)}",) if idle else ()
-    return Observation(ranges, samples, messages)
+    return Observation(
+        ranges, samples, (*_idle(prepared, tensors), *scrambled_layers(fused.scheme.engine, fused.model))
+    )
+
+
+def _idle(prepared: nn.Module, tensors: dict[str, ObservedTensor]) -> list[str]:
+    """Returns a message about layers that never ran; a FloatFunctional may be there for a sum that a block lacks."""
+    modules = dict(prepared.named_modules())
+    idle = [
+        name
+        for name, tensor in tensors.items()
+        if never_seen(tensor) and not isinstance(modules.get(name), FloatFunctional)
+    ]
+    return [f"never ran on the data, so their outputs have scale 1: {', '.join(idle)}"] if idle else []
 
 
 def check_layers(fused: Fused, names: Collection[str]) -> None:

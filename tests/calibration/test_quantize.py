@@ -184,6 +184,22 @@ def test_a_layer_that_never_runs_is_told() -> None:
     assert made.messages == ("never ran on the data, so their outputs have scale 1: spare",)
 
 
+def test_a_sum_that_a_block_lacks_is_no_layer_that_never_runs() -> None:
+    model = Stubbed(mobile())
+    model.spare = torch.ao.nn.quantized.FloatFunctional()
+    assert quantize(model.eval(), scheme_of("static_w8c_a8", "fbgemm", "minmax"), DATA).messages == ()
+
+
+@pytest.mark.parametrize("engine", ["qnnpack", "fbgemm"])
+def test_layers_that_pytorch_gets_wrong_are_told(engine: str) -> None:
+    model = seeded(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU6(), nn.Conv2d(8, 8, 1)))
+    made = quantize(model, scheme_of("static_w8c_a8", engine, "minmax"), DATA)
+    with quantized_engine(engine):
+        largest_error = float((made.model(images()) - model(images())).abs().max())
+    assert bool(made.messages) == (largest_error > 0.5) == (engine == "qnnpack")
+    assert all("scrambles channels-last results of ReLU6 and Hardtanh (1)" in message for message in made.messages)
+
+
 def test_residual_sums_and_layers_that_run_twice_have_ranges_of_their_own() -> None:
     made = quantize(seeded(Residual()), scheme_of("static_w8c_a8", "fbgemm", "minmax"), DATA)
     names = [tensor.name for tensor in made.table.tensors]
