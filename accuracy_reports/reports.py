@@ -158,7 +158,9 @@ def shortcomings(name: str, found: Record) -> list[str]:
         problems.append(f"{name}: output codes differ from PyTorch int8's")
     if ours.agreement is None or ours.agreement.count != ours.agreement.of:
         problems.append(f"{name}: an answer is not PyTorch int8's")
-    if found.layers is None or any(layer.own_compiler and layer.scale for layer in found.layers.layers):
+    if found.layers is None:
+        problems.append(f"{name}: its layers are not compared")
+    elif any(layer.own_compiler and layer.scale for layer in found.layers.layers):
         problems.append(f"{name}: codes of a layer differ from PyTorch int8's")
     if name == DIGITS and floats.top1 is not None and int8.top1 is not None:
         if floats.top1.value < LEAST_FLOAT_TOP1:

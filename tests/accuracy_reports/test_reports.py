@@ -10,11 +10,11 @@ import pytest
 from accuracy_reports import reports
 from accuracy_reports.html import render
 from accuracy_reports.index import COLUMNS, OTHER_PAGES, columns_of, row_of, write_index
-from accuracy_reports.record import OURS, Dataset, Share, read_record, write_record
+from accuracy_reports.record import OURS, Dataset, Layers, Share, read_record, write_record
 from accuracy_reports.reports import RESULTS, shortcomings
 from accuracy_reports.run import RECORD, REPORT
 from accuracy_reports.zoo import IMAGE_SIZES
-from tests.accuracy_reports.records import record
+from tests.accuracy_reports.records import layer, record
 
 NAMES = ("digits", *IMAGE_SIZES)
 REDRAW = "the pages are drawn differently now: run python -m accuracy_reports.reports"
@@ -59,7 +59,9 @@ def test_what_falls_short_is_said() -> None:
     weak = [replace(row, top1=Share.of_count(340, 360)) if row.top1 is not None else row for row in rows]
     assert "the float network has 94.44%" in shortcomings("digits", record(programs=tuple(weak)))[0]
     assert shortcomings("resnet18", record(programs=tuple(weak))) == []
-    assert shortcomings("digits", record(layers=None)) == ["digits: codes of a layer differ from PyTorch int8's"]
+    assert shortcomings("digits", record(layers=None)) == ["digits: its layers are not compared"]
+    layers = replace(record().layers or Layers(1, None, ()), layers=(layer(0, differing=2),))
+    assert shortcomings("digits", record(layers=layers)) == ["digits: codes of a layer differ from PyTorch int8's"]
 
 
 def test_published_figures_stand_beside_runs_on_imagenet_only() -> None:
