@@ -6,6 +6,7 @@ The model files are sent to the workers; the images must lie at the same path on
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,9 +20,12 @@ from accuracy_reports.ending import Ending, WorkerLostError
 from accuracy_reports.run import Schedule
 from accuracy_reports.setup import Setup
 from accuracy_reports.sharing import share_chunks
-from qtorch_relay.errors import QTorchRelayError
+from qtorch_relay.errors import QTorchRelayError, RemoteError
+from qtorch_relay.runtime.remote_address import parse_address
 
 AUTO = "auto"
+_CLIENT = "ray://"
+_CONNECT_TIMEOUT_S = 10.0
 _FILES = ("bundle", "int8_model", "float_model", "onnx_model")
 # A worker imports PyTorch and opens the programs; a cluster that lacks the CPUs for it never starts it.
 _START_TIMEOUT_S = 300.0
@@ -105,11 +109,13 @@ class RayWorker:
 def on_ray(address: str, say: Callable[[str], None]) -> Schedule:
     """Returns a schedule that gives chunks to as many workers as the cluster's CPUs allow; say: told who is lost.
 
-    address: of a cluster, or AUTO: the one this machine is part of, else its own CPUs.
+    address: HOST:PORT of a cluster, or AUTO: the one this machine is part of, else its own CPUs.
 
     Raises:
-        ClusterError: when it starts: Ray is not installed, or there is no such cluster.
+        ClusterError: nobody listens there; when it starts: Ray is not installed, or there is no cluster.
     """
+    if address != AUTO:
+        _check_listens(address)
 
     def schedule(setup: Setup, chunks: Sequence[int]) -> Iterator[ChunkResult]:
         with _connected(address) as ray:
@@ -121,6 +127,20 @@ def on_ray(address: str, say: Callable[[str], None]) -> Schedule:
             yield from share_chunks(chunks, hires, say)
 
     return schedule
+
+
+def _check_listens(address: str) -> None:
+    """Raises ClusterError if nobody listens at an address: Ray itself takes minutes to say so."""
+    try:
+        host = parse_address(address.removeprefix(_CLIENT), "--ray")
+        with socket.create_connection((host.host, host.port), _CONNECT_TIMEOUT_S):
+            return
+    except RemoteError as error:
+        raise ClusterError(f"{error}, or {AUTO}") from error
+    except OSError as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {address}: {error.strerror or error}; start one there with: ray start --head"
+        ) from error
 
 
 @contextmanager

@@ -89,3 +89,13 @@ def test_that_nobody_listens_is_said(run: Run, command: str, model: Path, image:
     assert answer.status == 2
     assert f"no board answers at {address}: Connection refused; start its server with" in answer.err
     assert not (tmp_path / "y.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "message"), [("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1"), ("head", "not HOST:PORT")]
+)
+def test_that_there_is_no_cluster_is_said(run: Run, address: str, message: str, model: Path, tmp_path: Path) -> None:
+    arrays = write_arrays(tmp_path / "images.npz", 8, 10)
+    answer = run("accuracy", model, "--data", arrays, "--no-peers", "-o", tmp_path / "run", "--ray", address)
+    assert answer.status == 2
+    assert message in answer.err
