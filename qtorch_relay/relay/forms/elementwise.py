@@ -67,6 +67,7 @@ for _name in ("tanh", "sigmoid"):
     relax_form(f"torch.{_name}", becomes=f"`{_name}`", cost=FLOAT_ROUNDING)(partial(_write_same, _name))
 
 
+_FENCES = {"float16": 6e4, "float32": 3e38, "float64": 1e300}
 # Relay's SimplifyExpr takes (x + c) * d for x * d + c * d, (x * c) * d for x * (c * d) and (x + c) + d for x + (c + d):
 # each op: those whose results it must not see through where every operation is to be rounded.
 _SEEN_THROUGH = {
@@ -96,9 +97,12 @@ def _fenced(writer: Writer, text: str, dtype: str, ops: tuple[str, ...]) -> str:
 
 
 def unchanged(writer: Writer, text: str, dtype: str) -> str:
-    """Returns a float value through a clip to the finite numbers, which no compiler sees through."""
-    greatest = float(np.finfo(dtype).max)
-    return writer.emit(writer.op("clip", text, a_min=-greatest, a_max=greatest))
+    """Returns a float value through a clip that no value reaches: what Relay and LLVM do not see through.
+
+    A clip to the least and the greatest number would not do: Relay drops it.
+    """
+    bound = _FENCES[dtype]
+    return writer.emit(writer.op("clip", text, a_min=-bound, a_max=bound))
 
 
 @relax_form("relax.astype", becomes="`cast`")
