@@ -122,11 +122,6 @@ class Dataset:
     preprocessing: Text = ""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
-    @property
-    def is_labeled(self) -> bool:
-        """Whether it says what is on the images."""
-        return bool(self.classes)
-
 
 @dataclass(frozen=True, config=_CONFIG)
 class Program:
