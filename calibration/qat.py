@@ -15,7 +15,7 @@ from calibration.fusion import first_line
 from calibration.observed import observed_tensors, read_range
 from calibration.quantize import Quantized, without_torchs_warnings
 from calibration.recipes import QatRecipe, Scheme
-from calibration.table import CalibrationTable, fingerprint, inputs_of
+from calibration.table import fingerprint, make_table
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.errors import CalibrationError
 
@@ -68,16 +68,12 @@ def train_quantized(
         samples = _train(prepared, model, batches, training, track)
         ranges = {name: read_range(tensor) for name, tensor in observed_tensors(prepared.eval()).items()}
         quantized = flow.convert(prepared)
-    table = CalibrationTable(
-        recipe=scheme.recipe.name,
-        engine=scheme.engine,
-        observer=str(scheme.observer),
-        weight_observer=scheme.weight_observer,
-        mode=flow.name,
-        model=fingerprint(model),
-        torch_version=torch.__version__,
-        inputs=inputs_of(example),
-        samples=samples,
+    table = make_table(
+        scheme,
+        flow.name,
+        fingerprint(model),
+        example,
+        samples,
         tensors=tuple(ranges.values()),
         weights=(),
         trained=True,

@@ -28,7 +28,7 @@ from calibration.observed import (
     refusing_nonfinite,
 )
 from calibration.recipes import DYNAMIC_LAYERS, DynamicRecipe, Scheme, StaticRecipe
-from calibration.table import CalibrationTable, WeightRange, fingerprint, inputs_of
+from calibration.table import CalibrationTable, WeightRange, fingerprint, make_table
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.errors import CalibrationError
 
@@ -84,16 +84,12 @@ class Fused:
     def table(self, ranges: dict[str, TensorRange], samples: int, in_float: Collection[str] = ()) -> CalibrationTable:
         """Returns the table of ranges found on so many samples."""
         layers = weighted_layers(self.model)
-        return CalibrationTable(
-            recipe=self.scheme.recipe.name,
-            engine=self.scheme.engine,
-            observer=str(self.scheme.observer),
-            weight_observer=self.scheme.weight_observer,
-            mode=self.flow.name,
-            model=self.source,
-            torch_version=torch.__version__,
-            inputs=inputs_of(self.example),
-            samples=samples,
+        return make_table(
+            self.scheme,
+            self.flow.name,
+            self.source,
+            self.example,
+            samples,
             tensors=tuple(ranges.values()),
             weights=tuple(weight_range(p, layer, self.scheme) for p, layer in layers.items() if p not in in_float),
             equalized=self.equalization is not None,
@@ -180,15 +176,11 @@ def quantize_dynamic(model: nn.Module, scheme: Scheme, example: Example) -> Quan
     with quantized_engine(scheme.engine), without_torchs_warnings():
         quantized = q.quantize_dynamic(copy.deepcopy(model).eval(), scheme.dynamic_qconfigs())
     linear = {path: layer for path, layer in layers.items() if isinstance(layer, nn.Linear)}
-    table = CalibrationTable(
-        recipe=scheme.recipe.name,
-        engine=scheme.engine,
-        observer=str(scheme.observer),
-        weight_observer=scheme.weight_observer,
-        mode="eager",
-        model=fingerprint(model),
-        torch_version=torch.__version__,
-        inputs=inputs_of(example),
+    table = make_table(
+        scheme,
+        "eager",
+        fingerprint(model),
+        example,
         samples=0,
         tensors=(),
         weights=tuple(weight_range(path, layer, scheme) for path, layer in linear.items()),

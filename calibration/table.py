@@ -75,6 +75,24 @@ class CalibrationTable:
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
 
 
+def make_table(
+    scheme: Scheme, mode: str, model: str, example: tuple[torch.Tensor, ...], samples: int, **found: Any
+) -> CalibrationTable:
+    """Returns the table of a scheme; model: a fingerprint, found: the table's other fields."""
+    return CalibrationTable(
+        recipe=scheme.recipe.name,
+        engine=scheme.engine,
+        observer=str(scheme.observer),
+        weight_observer=scheme.weight_observer,
+        mode=mode,
+        model=model,
+        torch_version=torch.__version__,
+        inputs=inputs_of(example),
+        samples=samples,
+        **found,
+    )
+
+
 def inputs_of(example: tuple[torch.Tensor, ...]) -> tuple[NotedInput, ...]:
     """Returns what a model takes for one sample, given what it was called with."""
     names = ["x"] if len(example) == 1 else [f"x{i}" for i in range(len(example))]
