@@ -41,7 +41,7 @@ def report(
     The HTML needs no network and can be mailed or kept. A file of limits has the tables accuracy, codes, layers and
     latency; what it leaves out is not checked.
 
-    Examples: qtorch-relay report runs/digits -o digits.html
+    Example: qtorch-relay report runs/digits -o digits.html
     qtorch-relay report main.json change.json --thresholds thresholds.toml
     """
     paths = [path / _RECORD if path.is_dir() else path for path in records]
