@@ -49,7 +49,7 @@ def check(path: str) -> str:
         text = file.read()
     try:
         relay.transform.InferType()(relay.parse(text))
-    except tvm.error.TVMError as error:
+    except (tvm.error.TVMError, AttributeError) as error:
         return str(error).strip().splitlines()[-1] or "refused"
     return ""
 

@@ -79,7 +79,7 @@ relay_form("qnn.add", "qnn.mul", attributes=("lhs_axis", "rhs_axis"), arithmetic
 relay_form("qnn.leaky_relu", attributes=("alpha",))
 relay_form("qnn.softmax", attributes=("axis",))
 relay_form(*(f"qnn.{function}" for function in FUNCTIONS))
-relay_form("qnn.simulated_quantize", "qnn.simulated_dequantize", attributes=("axis",))
+relay_form("qnn.simulated_quantize", attributes=("axis",))
 relay_form("qnn.concatenate", attributes=("axis",), arithmetics=("relay",))
 relay_form(
     "qnn.avg_pool2d",
@@ -114,6 +114,12 @@ relay_form(
 def batch_matmul(writer: Writer, operands: Operands) -> str:
     """Relay's has flags for the layout of its sides; its default is ours."""
     return direct(writer, operands, ("out_dtype",), transpose_a=False, transpose_b=True)
+
+
+@qnn_form("qnn.simulated_dequantize", becomes="the same op")
+def simulated_dequantize(writer: Writer, operands: Operands) -> str:
+    """Relay's has qnn.dequantize's attributes."""
+    return direct(writer, operands, ("axis",), out_dtype="float32")
 
 
 @qnn_form("qnn.dense", becomes="the same op, with `reshape` around it for more than two dimensions")

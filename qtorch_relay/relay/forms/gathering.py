@@ -59,7 +59,9 @@ def scatter_nd(writer: Writer, call: Any) -> str:
     order = [rank - 1, *range(rank - 1)]
     first = writer.emit(writer.op("transpose", writer.operand(indices), axes=order))
     mode = attributes(call)["reduction"]
-    return writer.op("scatter_nd", writer.operand(data), first, writer.operand(updates), mode=mode)
+    # Relay registers no type for this op's attributes: the text says it
+    key = "relay.attrs.ScatterNDAttrs"
+    return writer.op("scatter_nd", writer.operand(data), first, writer.operand(updates), mode=mode, attrs_type_key=key)
 
 
 @relax_form("relax.einsum", becomes="`einsum`", cost="no code; floats are added in another order")
