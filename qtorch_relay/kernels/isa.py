@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -88,12 +88,14 @@ class TileRegisters(Protocol):
 class Isa(Protocol):
     """An instruction set; vectors are LANES int32, LANES float32 or 4 * LANES codes.
 
-    NAME: of the kernels, as targets name them. REGISTERS: vectors held at once.
+    NAME: of the kernels, as targets name them. REGISTERS: vectors held at once. dots: the fastest dot product that is
+    exact, for each bound of the sums of two products.
     """
 
     NAME: str
     LANES: int
     REGISTERS: int
+    dots: Mapping[PairSums, Dot]
 
     @property
     def tiles(self) -> TileRegisters | None:
@@ -116,9 +118,11 @@ class Isa(Protocol):
     @property
     def distinguishes_pair_sums(self) -> bool:
         """Whether dot_for returns another dot product where sums of two products stay in int16."""
+        return self.dots["s16"] != self.dots["s32"]
 
     def dot_for(self, pair_sums: PairSums) -> Dot:
-        """Returns the fastest dot product that is exact where sums of two products have these bounds."""
+        """Returns the dot product for sums of two products of these bounds."""
+        return self.dots[pair_sums]
 
     def dot_saturating_pairs(self, accumulator: Expr, u8: Expr, s8: Expr) -> Expr:
         """Returns accumulator + sat16(u8[0] * s8[0] + u8[1] * s8[1]) + sat16(u8[2] * s8[2] + u8[3] * s8[3])."""

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from qtorch_relay._tvm import T
 from qtorch_relay.kernels.arm.vectors import add_pairs, half
 from qtorch_relay.kernels.isa import DOT, Dot
+from qtorch_relay.kernels.one_step import OneStep
 from qtorch_relay.kernels.tir import Buffer, Expr, intrinsic, load, splat, vector
 from qtorch_relay.tir.math import rounded
 
@@ -17,19 +18,13 @@ LANES = 4
 REGISTER = DOT * LANES
 
 
-class ByElement(Dot):
+class ByElement(OneStep):
     """Dot products of which one operand is a lane of a register, in every lane: 16 activations are loaded at once."""
 
-    STEPS = 1
+    LANES = LANES
     AT_ONCE = 4
-    WEIGHT_CYCLES = 0.0
     EXTRA_REGISTERS = 0
     CYCLES = 1.0
-    SPREAD_CYCLES = 0.0
-
-    def weights(self, packed: Buffer, address: Expr, step: int) -> Expr:
-        """Returns the weights of a vector."""
-        return load(packed, address, REGISTER)
 
     def read(self, source: Buffer, index: Expr, step: int, count: int) -> Expr:
         """Returns 4 * count consecutive activations, four to a lane."""
@@ -42,18 +37,6 @@ class ByElement(Dot):
         # a shuffle gives no more lanes than it takes
         every = T.Shuffle([read] * (LANES // count), [T.int32(index)] * LANES)
         return T.reinterpret(vector(self.SOURCE, REGISTER), every)
-
-    def activations(self, codes: Expr, step: int) -> Expr:
-        """Returns the activations as they are."""
-        return codes
-
-    def arrange(self, weights: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-        """Returns the weights as they are."""
-        return weights.ravel()
-
-    def arrange_for_registers(self, weights: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-        """Returns the weights as they are."""
-        return weights.ravel()
 
 
 class Sdot(ByElement):

@@ -23,7 +23,7 @@ TABLE_REGISTERS = 4
 
 @dataclass(frozen=True)
 class Neon(Isa):
-    """NEON with 32 registers of four int32; dots: the exact dot product for each bound of the pair sums."""
+    """NEON with 32 registers of four int32."""
 
     NAME: str
     dots: Mapping[PairSums, Dot]
@@ -45,15 +45,6 @@ class Neon(Isa):
     def prefetches(self) -> bool:
         """Whether the next weights are fetched before they are used: they are one sequence, which processors see."""
         return False
-
-    @property
-    def distinguishes_pair_sums(self) -> bool:
-        """Whether dot_for returns another dot product where sums of two products stay in int16."""
-        return self.dots["s16"] != self.dots["s32"]
-
-    def dot_for(self, pair_sums: PairSums) -> Dot:
-        """Returns the fastest dot product that is exact where sums of two products have these bounds."""
-        return self.dots[pair_sums]
 
     def dot_saturating_pairs(self, accumulator: Expr, u8: Expr, s8: Expr) -> Expr:
         """Returns accumulator + sat16(u8[0] * s8[0] + u8[1] * s8[1]) + sat16(u8[2] * s8[2] + u8[3] * s8[3]).

@@ -9,48 +9,30 @@ import numpy.typing as npt
 
 from qtorch_relay._tvm import T
 from qtorch_relay.kernels.isa import DOT, Dot
+from qtorch_relay.kernels.one_step import OneStep
 from qtorch_relay.kernels.tir import Buffer, Expr, intrinsic, lanes_of, load, splat, vector
 from qtorch_relay.kernels.x86.vectors import add_pairs, multiply_pairs_s16
 
 
 @dataclass(frozen=True)
-class OneStep(Dot):
-    """All four products at once, weights as the planner packs them."""
+class Broadcast(OneStep):
+    """All four products at once, by activations that are loaded into every lane."""
 
-    lanes: int
-    STEPS = 1
+    LANES: int
     AT_ONCE = 1
-    WEIGHT_CYCLES = 0.0
-    SPREAD_CYCLES = 0.0
     SOURCE = "uint8"
-
-    def weights(self, packed: Buffer, address: Expr, step: int) -> Expr:
-        """Returns the weights of a vector."""
-        return load(packed, address, DOT * self.lanes)
 
     def read(self, source: Buffer, index: Expr, step: int, count: int) -> Expr:
         """Returns four consecutive activations in every lane."""
         four = T.reinterpret("int32", load(source, index, DOT))
-        return T.reinterpret(vector("uint8", DOT * self.lanes), splat(four, self.lanes))
+        return T.reinterpret(vector("uint8", DOT * self.LANES), splat(four, self.LANES))
 
     def spread(self, read: Expr, index: int, count: int) -> Expr:
         """Returns what was read: it is in every lane."""
         return read
 
-    def activations(self, codes: Expr, step: int) -> Expr:
-        """Returns the activations as they are."""
-        return codes
 
-    def arrange(self, weights: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-        """Returns the weights as they are."""
-        return weights.ravel()
-
-    def arrange_for_registers(self, weights: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-        """Returns the weights as they are."""
-        return weights.ravel()
-
-
-class Vnni(OneStep):
+class Vnni(Broadcast):
     """vpdpbusd: four products summed into each lane."""
 
     form = "vpdpbusd"
@@ -62,8 +44,8 @@ class Vnni(OneStep):
 
         LLVM 22 gives vpdpbusd byte vectors: (int32x16, uint8x64, int8x64) -> int32x16.
         """
-        name = f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}"
-        return intrinsic(vector("int32", self.lanes), name, accumulator, activations, weights)
+        name = f"llvm.x86.avx512.vpdpbusd.{32 * self.LANES}"
+        return intrinsic(vector("int32", self.LANES), name, accumulator, activations, weights)
 
 
 class Tdpbusd(Vnni):
@@ -72,7 +54,7 @@ class Tdpbusd(Vnni):
     form = "tdpbusd"
 
 
-class PairsInS16(OneStep):
+class PairsInS16(Broadcast):
     """vpmaddubsw, which saturates: for weights and activations of which no two products sum to more than int16."""
 
     form = "summed in int16 (proven to fit)"
@@ -82,7 +64,7 @@ class PairsInS16(OneStep):
 
     def add(self, accumulator: Expr, activations: Expr, weights: Expr) -> Expr:
         """Returns the accumulator plus both pairs."""
-        return accumulator + add_pairs(multiply_pairs_s16(activations, weights), splat(T.int16(1), 2 * self.lanes))
+        return accumulator + add_pairs(multiply_pairs_s16(activations, weights), splat(T.int16(1), 2 * self.LANES))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ CURRENT_ROUNDING = 4
 
 @dataclass(frozen=True)
 class X86(Isa):
-    """What the vectors of both widths share; dots: the exact dot product for each bound of the pair sums."""
+    """What the vectors of both widths share."""
 
     NAME: str
     LANES: int
@@ -50,15 +50,6 @@ class X86(Isa):
     def prefetches(self) -> bool:
         """Whether the next weights are to be fetched before they are used."""
         return True
-
-    @property
-    def distinguishes_pair_sums(self) -> bool:
-        """Whether dot_for returns another dot product where sums of two products stay in int16."""
-        return self.dots["s16"] != self.dots["s32"]
-
-    def dot_for(self, pair_sums: PairSums) -> Dot:
-        """Returns the fastest dot product that is exact where sums of two products have these bounds."""
-        return self.dots[pair_sums]
 
     def dot_saturating_pairs(self, accumulator: Expr, u8: Expr, s8: Expr) -> Expr:
         """Returns accumulator + sat16(u8[0] * s8[0] + u8[1] * s8[1]) + sat16(u8[2] * s8[2] + u8[3] * s8[3])."""
