@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from qtorch_relay.errors import RemoteError
 from qtorch_relay.runtime.remote_address import Address
+from qtorch_relay.runtime.remote_tracker import Tracker
 
 _START_TIMEOUT_S = 300
 _LISTENS = re.compile(rb"bind to ")
@@ -36,10 +38,24 @@ class Server:
 
 @contextmanager
 def rpc_server(folder: Path, *, tracker: Server | None = None, key: str = "") -> Iterator[Server]:
-    """Yields a running `python -m tvm.exec.rpc_server`; folder: for its log."""
+    """Yields a running `python -m tvm.exec.rpc_server`, which the tracker knows; folder: for its log."""
     registered = [] if tracker is None else ["--tracker", str(tracker.address)]
     with _running("rpc_server", folder, *registered, "--key", key) as server:
+        if tracker is not None:
+            _wait_until_known(tracker.address, key, server.address)
         yield server
+
+
+def _wait_until_known(tracker: Address, key: str, server: Address) -> None:
+    """A server listens first, and then tells the tracker."""
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    known: list[str] = []
+    with Tracker(tracker) as connection:
+        while str(server) not in known:
+            assert time.monotonic() < deadline, f"the tracker knows {known}"
+            time.sleep(0.1)
+            with suppress(RemoteError):  # it knows none yet
+                known = connection.boards(key)
 
 
 @contextmanager
