@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -75,17 +74,14 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-def test_help_is_fast_and_imports_no_compiler() -> None:
+def test_help_imports_neither_torch_nor_a_compiler() -> None:
     code = (
         "import sys; from qtorch_relay.cli import main; sys.argv = ['qtorch-relay', '--help']\n"
         "try: main()\n"
         "finally: print('LOADED', [m for m in ('torch', 'tvm', 'tvm_ffi') if m in sys.modules])"
     )
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "LOADED []" in done.stdout
-    # 0.3 s on an idle machine; importing torch or tvm alone takes longer than this.
-    assert time.perf_counter() - start < 3
     for command in COMMANDS:
         assert re.search(rf"^\W+{command} ", done.stdout, re.MULTILINE), command
 
