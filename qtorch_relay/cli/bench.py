@@ -87,10 +87,12 @@ def bench(
         latencies_ms = interleave(calls, rounds, lambda: bars.advance(task))
     medians = {name: median(values) for name, values in latencies_ms.items()}
     if as_json:
-        print_json({"threads": threads, "rounds": rounds, "latency_ms": medians, "missing": missing})
+        told = {"target": compiled.target.name, "threads": threads, "rounds": rounds}
+        print_json({**told, "latency_ms": medians, "missing": missing})
         return
     rows = [(name, f"{ms:.3f}", f"{ms / medians[OURS]:.2f}") for name, ms in medians.items()]
-    print_table(f"{model.name}, {threads} thread(s), median of {rounds} calls", ("program", "ms>", "times ours>"), rows)
+    title = f"{model.name} for {compiled.target.name}, {threads} thread(s), median of {rounds} calls"
+    print_table(title, ("program", "ms>", "times ours>"), rows)
     for name, reason in missing.items():
         note(f"{name}: {reason}")
 

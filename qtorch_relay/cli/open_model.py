@@ -22,13 +22,15 @@ HOST = "host"
 def open_model(model: Path, input_infos: Any, engine: str | None, target: str) -> CompiledModel:
     """Returns the model of a bundle, or compiles a TorchScript file. input_infos, engine: None if not given.
 
+    target: of a bundle, which of its programs; HOST takes the most able.
+
     Raises: InvalidInputError if a bundle is given what only compiling can change, or a TorchScript file no inputs.
     """
     if model.suffix == ".qtr":
-        _refuse_compile_options(model, input_infos, engine, target)
+        _refuse_compile_options(model, input_infos, engine)
         from qtorch_relay.runtime import load
 
-        return load(model)
+        return load(model, None if target == HOST else target)
     from qtorch_relay.target import check_runnable, resolve
 
     check_runnable(resolve(target))
@@ -36,16 +38,20 @@ def open_model(model: Path, input_infos: Any, engine: str | None, target: str) -
 
 
 def open_on_board(model: Path, input_infos: Any, engine: str | None, target: str, boards: Boards) -> RemoteModel:
-    """Returns the same on a board, of several targets the most able. No code is loaded here, so it may be for any CPU.
+    """Returns the same on a board, of several targets the named or the most able. No code is loaded here, so it may be
+    for any CPU.
 
     Raises: RemoteError or TargetError if there is no such board, or it cannot run the model.
     """
     from qtorch_relay.runtime.bundle import read_variants
     from qtorch_relay.runtime.remote_model import place, place_compiled
+    from qtorch_relay.runtime.variants import named
 
     if model.suffix == ".qtr":
-        _refuse_compile_options(model, input_infos, engine, target)
+        _refuse_compile_options(model, input_infos, engine)
         variants = read_variants(model)
+        if target != HOST:
+            variants = (variants[named([variant.interface.target for variant in variants], target)],)
         with working("taking it to the board"):
             return place(boards.connect(), variants, model.name)
     session = boards.connect()  # that there is no board is said before the work of compiling
@@ -84,8 +90,8 @@ def _compile(model: Path, input_infos: Any, engine: str | None, target: str) -> 
     return compiled
 
 
-def _refuse_compile_options(model: Path, input_infos: Any, engine: str | None, target: str) -> None:
-    given = {"--input": input_infos, "--engine": engine, "--target": None if target == HOST else target}
+def _refuse_compile_options(model: Path, input_infos: Any, engine: str | None) -> None:
+    given = {"--input": input_infos, "--engine": engine}
     names = [name for name, value in given.items() if value]
     if names:
         raise InvalidInputError(

@@ -31,7 +31,12 @@ Engine: TypeAlias = Annotated[
     ),
 ]
 TargetName: TypeAlias = Annotated[
-    str, typer.Option("--target", metavar="TARGET", help="What to compile for; `qtorch-relay targets` lists them.")
+    str,
+    typer.Option(
+        "--target",
+        metavar="TARGET",
+        help="What to compile for, `qtorch-relay targets` lists them; of a bundle, which of its programs to take.",
+    ),
 ]
 Threads: TypeAlias = Annotated[
     int | None,

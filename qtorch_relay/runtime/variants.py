@@ -20,6 +20,18 @@ def most_able(targets: Sequence[Target], lacks: Callable[[Target], str | None] =
     return max(runnable, key=lambda i: (targets[i].has_kernels, len(targets[i].cpu_flags), i), default=None)
 
 
+def named(targets: Sequence[Target], name: str) -> int:
+    """Returns the place of the target with a name.
+
+    Raises:
+        TargetError: there is no such.
+    """
+    names = [target.name for target in targets]
+    if name not in names:
+        raise TargetError(f"it has no program for {name}, only for {', '.join(names)}")
+    return names.index(name)
+
+
 def choose(targets: Sequence[Target], wanted: str | None = None) -> int:
     """Returns the place of the most able target this CPU runs, or of the wanted one.
 
@@ -27,11 +39,9 @@ def choose(targets: Sequence[Target], wanted: str | None = None) -> int:
         TargetError: this CPU runs none of them, or not the wanted one, or there is no such.
     """
     if wanted is not None:
-        names = [target.name for target in targets]
-        if wanted not in names:
-            raise TargetError(f"it has no program for {wanted}, only for {', '.join(names)}")
-        check_runnable(targets[names.index(wanted)])
-        return names.index(wanted)
+        place = named(targets, wanted)
+        check_runnable(targets[place])
+        return place
     found = most_able(targets)
     if found is not None:
         return found
