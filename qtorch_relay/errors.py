@@ -1,8 +1,24 @@
 """Every error a user can cause: one readable sentence that says what, where, what is accepted and what to do."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+USER_ERROR_STATUS = 2
+
 
 class QTorchRelayError(Exception):
     """Base of all errors raised on purpose; the CLI prints its message alone and exits with status 2."""
+
+
+@contextmanager
+def told_and_exited() -> Iterator[None]:
+    """Lets a command end with the message of an error alone, and USER_ERROR_STATUS."""
+    try:
+        yield
+    except QTorchRelayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USER_ERROR_STATUS)
 
 
 class ModelFileError(QTorchRelayError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from qtorch_relay.errors import RemoteError
 from qtorch_relay.runtime.remote_address import Address
 from qtorch_relay.runtime.remote_tracker import Tracker
+from tools.emulated_board.board import free_port
 
 _START_TIMEOUT_S = 300
 _LISTENS = re.compile(rb"bind to ")
@@ -88,10 +88,3 @@ def _running(module: str, folder: Path, *options: str) -> Iterator[Server]:
         yield server
     finally:
         server.kill()
-
-
-def free_port() -> int:
-    """Returns a port on which nobody listens."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

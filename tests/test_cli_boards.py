@@ -10,7 +10,8 @@ import pytest
 from accuracy_reports.record import OURS, read_record
 from tests.accuracy_reports.small_runs import ENGINE, write_arrays, write_models
 from tests.command import Run, runner
-from tests.rpc_servers import Server, free_port
+from tests.rpc_servers import Server
+from tools.emulated_board.board import free_port
 
 INPUT = ("--input", "x:1,3,16,16", "--engine", ENGINE)
 

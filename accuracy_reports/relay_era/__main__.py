@@ -22,7 +22,7 @@ from accuracy_reports.relay_era.networks import DEFAULT, EXACT, LAYERS, PEER, PR
 from accuracy_reports.zoo import IMAGE_SIZES, quantized_model, random_images
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.demo.digits import FloatLogits, load_digits, quantize, train
-from qtorch_relay.errors import QTorchRelayError
+from qtorch_relay.errors import told_and_exited
 from qtorch_relay.output_files import atomic_write
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -106,7 +106,7 @@ def _bars(runs: Sequence[Run]) -> list[str]:
     made = {(run.network, run.program) for run in runs}
     missing = [f"{name}: {program}" for name in NETWORKS for program in PROGRAMS if (name, program) not in made]
     lines = ["Bars: `--exact` gives PyTorch's codes; a layer alone at most 0.1 %; same top-1; less than the importer."]
-    lines += ["", *(f"- missed: {line}" for line in misses(runs))] if misses(runs) else ["", "No run misses one."]
+    lines += ["", *([f"- missed: {line}" for line in misses(runs)] or ["No run misses one."])]
     return lines + (["", f"Not run yet: {'; '.join(missing)}."] if missing else [])
 
 
@@ -141,8 +141,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
+    with told_and_exited():
         sys.exit(main())
-    except QTorchRelayError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -10,9 +10,7 @@ from collections.abc import Callable
 import typer
 
 from qtorch_relay.cli import accuracy, bench, calibrate, demo, export_relay, info, merge, model, report, run
-from qtorch_relay.errors import PortablePathWarning, QTorchRelayError
-
-USER_ERROR_STATUS = 2
+from qtorch_relay.errors import PortablePathWarning, told_and_exited
 
 app = typer.Typer(
     name="qtorch-relay",
@@ -56,11 +54,8 @@ def main() -> None:
     # `compile` says it in its report
     warnings.filterwarnings("ignore", category=PortablePathWarning)
     warnings.showwarning = _show_warning
-    try:
+    with told_and_exited():
         app()
-    except QTorchRelayError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USER_ERROR_STATUS)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -26,16 +26,17 @@ def to_text(mod: Any) -> str:
     for i, param in enumerate(main.params):
         if i == inputs:
             lines.append("  # weights")
-        lines.append(f"  {param.name}: {_type(param)},")
+        lines.append(f"  {param.name}: {type_text(param)},")
     lines.append("):")
     for block in main.body.blocks:
         for binding in block.bindings:
-            lines.append(f"  {binding.var.name}: {_type(binding.var)} = {_value(binding.value)}")
+            lines.append(f"  {binding.var.name}: {type_text(binding.var)} = {_value(binding.value)}")
     lines.append(f"  return {_value(main.body.body)}")
     return "\n".join(lines)
 
 
-def _type(expr: Any) -> str:
+def type_text(expr: Any) -> str:
+    """Returns the dtypes and sizes of a value, as "uint8[1, 8, 8]", of a tuple in parentheses."""
     ty = expr.ty
     if hasattr(ty, "fields"):
         return f"({', '.join(_tensor(field) for field in ty.fields)})"

@@ -7,7 +7,6 @@ from collections import Counter
 from typing import Any
 
 from qtorch_relay._tvm import Call, Op, relax
-from qtorch_relay.dimensions import is_fixed
 from qtorch_relay.errors import UnsupportedOpError
 from qtorch_relay.frontend.context import identifier
 from qtorch_relay.frontend.importer import ImportedModule
@@ -15,6 +14,7 @@ from qtorch_relay.frontend.pair import import_pair
 from qtorch_relay.generalize import dimension_names
 from qtorch_relay.lowering.rebuild import bindings_of
 from qtorch_relay.qnn.op_def import OPS, Operands
+from qtorch_relay.qnn.printer import type_text
 from qtorch_relay.qnn.transform import CanonicalizeOps
 from qtorch_relay.qnn.verify import verify
 from qtorch_relay.relay import forms as _forms  # noqa: F401  (fills the table)
@@ -73,7 +73,7 @@ def imported_text(imported: ImportedModule, options: Options) -> tuple[str, byte
     for binding, layer in zip(bindings, _layers(bindings), strict=True):
         writer.layer = layer
         name = binding.var.name if _is_named(binding.var) else f"part of {layer}"
-        writer.bind(binding.var, _value(writer, binding.value, options), f"{name}: {_type(binding.var)}")
+        writer.bind(binding.var, _value(writer, binding.value, options), f"{name}: {type_text(binding.var)}")
     return writer.text(main.body.body, _types(main.body.body)), save_params(writer.params)
 
 
@@ -145,17 +145,6 @@ def _unwritable(expr: Any) -> str:
     if name in OPS or name in RELAX_FORMS:
         return ""
     return WITHOUT_FORM[name][0] if name in WITHOUT_FORM else name.removeprefix("relax.")
-
-
-def _type(expr: Any) -> str:
-    ty = expr.ty
-    if hasattr(ty, "fields"):
-        return f"({', '.join(_short(field) for field in ty.fields)})"
-    return _short(ty)
-
-
-def _short(ty: Any) -> str:
-    return f"{ty.dtype}[{', '.join(str(int(extent)) for extent in ty.shape.values if is_fixed(extent))}]"
 
 
 def _types(expr: Any) -> str:

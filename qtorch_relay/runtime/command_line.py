@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay._version import __version__
-from qtorch_relay.errors import BundleError, QTorchRelayError
+from qtorch_relay.errors import USER_ERROR_STATUS, BundleError, QTorchRelayError
 from qtorch_relay.runtime.arrays import are_unnamed, check_array_path, read_arrays, write_arrays
 from qtorch_relay.runtime.bundle import load, read_manifest
 from qtorch_relay.runtime.compiled_model import CompiledModel
@@ -24,7 +24,7 @@ from qtorch_relay.runtime.layer_times import layer_times
 from qtorch_relay.runtime.threads import get_num_threads, set_num_threads
 from qtorch_relay.target import host_cpu, why_not_runnable
 
-USER_ERROR_STATUS, DIFFERS_STATUS = 2, 1
+DIFFERS_STATUS = 1
 _WARM_UP_CALLS, _WARM_UP_S = 3, 0.5  # slow programs have fewer, at least one
 _COMMANDS = ("test", "run", "bench")
 _PROGRAM = "python -m qtorch_relay.runtime"

@@ -26,7 +26,7 @@ from qtorch_relay.errors import INDEX_ERROR_FUNCTION, QTorchRelayError, raise_in
 
 _RUNTIME_LIBRARIES = ("libtvm_runtime.so", "libtvm_runtime.dylib")
 _NOT_INSTALLED = "TVM's runtime library is not installed; install it with: pip install 'apache-tvm>=0.27,<0.28'"
-_CPU, _POOLED_ALLOCATOR = 1, 2
+CPU, POOLED_ALLOCATOR = 1, 2
 _STDERR = 2
 _BOUND = "main with its last arguments"
 _SCOPE_MESSAGE = re.compile(rb"executable\.cc:\d+: Warning: Scope (Saving|Loaded):")
@@ -114,7 +114,7 @@ def make_entry(
     instrument: called before and after each call of a function: (function, name, before, result, *arguments).
     """
     machine = module["vm_load_executable"]()
-    machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
+    machine["vm_initialization"](CPU, 0, POOLED_ALLOCATOR)
     if instrument is not None:
         machine["set_instrument"](instrument)
     if last_arguments:

@@ -31,7 +31,6 @@ from qtorch_relay.target import (
 # What the virtual machine there calls main with its weights, and that with the inputs of a call.
 _BOUND, _READY, _TIMED = "main with its weights", "main with its arguments", "main with its arguments, output dropped"
 _INDEX_ERROR = "qtorch_relay.raise_index_error"
-_CPU, _POOLED_ALLOCATOR = 1, 2
 # The first measurement says how long a call takes; then the board is asked for about so much work at a time.
 _SECONDS_A_REQUEST = 5.0
 _names = count()
@@ -51,7 +50,7 @@ class RemoteModel(Model):
         machine = session.call("starting a virtual machine", session.method(library, "vm_load_executable"))
         self._machine = machine
         initialize = session.method(machine, "vm_initialization")
-        session.call("starting a virtual machine", initialize, _CPU, 0, _POOLED_ALLOCATOR)
+        session.call("starting a virtual machine", initialize, ffi.CPU, 0, ffi.POOLED_ALLOCATOR)
         self._save = session.method(machine, "save_function")
         weights = [session.tensor(array) for array in variant.weights.values()]
         session.call("binding the weights", self._save, "main", _BOUND, True, *weights)

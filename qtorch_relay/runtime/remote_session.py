@@ -27,7 +27,6 @@ CONNECT_TIMEOUT_S = 10.0
 DEFAULT_TIMEOUT_S = 300.0
 # TVM's number for a device of a session: its own, plus one for each session before it and 1, times this.
 _SESSION_MASK = 128
-_CPU = 1
 _SHARE_ALL_CORES = 1
 _REMOTE_ERROR = "Error caught from RPC call"
 _TIMED_OUT = "Resource temporarily unavailable"
@@ -63,7 +62,7 @@ class Session:
         self._lost: str | None = None
         self._end = weakref.finalize(self, _end, module, connection)
         get = ffi.tvm_ffi().get_global_func
-        device_type = _CPU + _SESSION_MASK * (get("rpc.SessTableIndex")(module) + 1)
+        device_type = ffi.CPU + _SESSION_MASK * (get("rpc.SessTableIndex")(module) + 1)
         self._device = ffi.tvm_ffi().Device(device_type, 0)
         self._allocate, self._put, self._get, self._time, self._load = map(
             get,

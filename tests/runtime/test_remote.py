@@ -25,8 +25,9 @@ from qtorch_relay.runtime.remote_address import Address, parse_address
 from qtorch_relay.runtime.remote_model import place, place_compiled
 from qtorch_relay.runtime.remote_session import Session, connect
 from qtorch_relay.runtime.remote_tracker import Tracker
-from tests.rpc_servers import Server, free_port, rpc_server, rpc_tracker
+from tests.rpc_servers import Server, rpc_server, rpc_tracker
 from tools.emulated_board import Board
+from tools.emulated_board.board import free_port
 
 
 @pytest.fixture

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from qtorch_relay.errors import QTorchRelayError
+from qtorch_relay.errors import told_and_exited
 from tools.emulated_board.board import Board
 from tools.emulated_board.install import extras, install
 
@@ -63,8 +62,5 @@ def rpc_server(
 
 
 if __name__ == "__main__":
-    try:
+    with told_and_exited():
         app()
-    except QTorchRelayError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

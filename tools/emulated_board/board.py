@@ -134,7 +134,7 @@ class Board:
         Raises:
             BoardError: it did not start; the message has its last lines.
         """
-        port = port or _free_port(host)
+        port = port or free_port(host)
         command = [str(self.python()), "-m", "tvm.exec.rpc_server", "--host", host]
         command += ["--port", str(port), "--port-end", str(port + 1)]
         if tracker is not None:
@@ -183,7 +183,8 @@ class Board:
         os.execve(python, [python, *arguments], self.environment())
 
 
-def _free_port(host: str) -> int:
+def free_port(host: str = "127.0.0.1") -> int:
+    """Returns a port of an address on which nobody listens."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])

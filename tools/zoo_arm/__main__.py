@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from qtorch_relay.errors import PortablePathWarning, QTorchRelayError
+from qtorch_relay.errors import PortablePathWarning, told_and_exited
 from qtorch_relay.output_files import atomic_write
 from tools.zoo_arm.compare import CPUS, Row, compare
 from tools.zoo_arm.networks import NETWORKS
@@ -106,8 +106,5 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with told_and_exited():
         sys.exit(main())
-    except QTorchRelayError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

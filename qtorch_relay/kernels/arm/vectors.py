@@ -30,21 +30,9 @@ class Neon(Isa):
     LANES = 4
     REGISTERS = 32
     tiles = None
-
-    @property
-    def requantizes_among_dots(self) -> bool:
-        """Whether a tile is requantized among the dots of the next one: many processors run instructions in order."""
-        return False
-
-    @property
-    def multiplies_memory(self) -> bool:
-        """Whether an operand of a product may lie in memory: all are loaded."""
-        return False
-
-    @property
-    def prefetches(self) -> bool:
-        """Whether the next weights are fetched before they are used: they are one sequence, which processors see."""
-        return False
+    requantizes_among_dots = False  # many processors run instructions in order
+    multiplies_memory = False  # operands are loaded first
+    prefetches = False  # the next weights are one sequence, which processors see
 
     def dot_saturating_pairs(self, accumulator: Expr, u8: Expr, s8: Expr) -> Expr:
         """Returns accumulator + sat16(u8[0] * s8[0] + u8[1] * s8[1]) + sat16(u8[2] * s8[2] + u8[3] * s8[3]).

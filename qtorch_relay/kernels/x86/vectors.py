@@ -30,6 +30,8 @@ class X86(Isa):
     REGISTERS: int
     dots: Mapping[PairSums, Dot]
     tiles: TileRegisters | None = None
+    multiplies_memory = True
+    prefetches = True
 
     @property
     def quarters(self) -> int:
@@ -40,16 +42,6 @@ class X86(Isa):
     def requantizes_among_dots(self) -> bool:
         """Whether there are registers for it: with 16 of them sums would leave theirs."""
         return self.REGISTERS >= 32
-
-    @property
-    def multiplies_memory(self) -> bool:
-        """Whether an operand of a product may lie in memory: one may."""
-        return True
-
-    @property
-    def prefetches(self) -> bool:
-        """Whether the next weights are to be fetched before they are used."""
-        return True
 
     def dot_saturating_pairs(self, accumulator: Expr, u8: Expr, s8: Expr) -> Expr:
         """Returns accumulator + sat16(u8[0] * s8[0] + u8[1] * s8[1]) + sat16(u8[2] * s8[2] + u8[3] * s8[3])."""
