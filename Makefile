@@ -48,7 +48,7 @@ zoo-arm: board
 	$(BIN)/python -m tools.zoo_arm $(ZOO_ARM)
 
 farm-arm: board
-	QTORCH_RELAY_FARM=1 $(BIN)/python -m pytest tests/accuracy_reports/test_elsewhere.py -k two_emulated_boards
+	QTORCH_RELAY_FARM=1 $(BIN)/python -m pytest tests/accuracy_reports/runs/test_elsewhere.py -k two_emulated_boards
 
 zoo-fx: $(INSTALLED)
 	$(BIN)/python -m accuracy_reports.zoo_fx_report

@@ -29,14 +29,14 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from accuracy_reports.blame import sentences
-from accuracy_reports.html import render
-from accuracy_reports.index import write_index
-from accuracy_reports.prepare import Request, prepare
-from accuracy_reports.programs import open_programs
+from accuracy_reports.layers.blame import sentences
+from accuracy_reports.pages.html import render
+from accuracy_reports.pages.index import write_index
 from accuracy_reports.record import FLOAT, INT8, OURS, Record, read_record, write_record
-from accuracy_reports.run import RECORD, REPORT, run, with_layers
-from accuracy_reports.setup import Data, Setup
+from accuracy_reports.runs.coordinator import RECORD, REPORT, run, with_layers
+from accuracy_reports.runs.prepare import Request, prepare
+from accuracy_reports.runs.programs import open_programs
+from accuracy_reports.runs.setup import Data, Setup
 from accuracy_reports.zoo import IMAGE_SIZES, float_model, pretrained, quantized_model, random_images
 from calibration.data import find_preprocessing
 from qtorch_relay.capture.engine import quantized_engine

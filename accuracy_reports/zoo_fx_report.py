@@ -1,8 +1,8 @@
 """`make zoo-fx`: more of torchvision's classifiers, quantized by FX with default settings, against PyTorch.
 
 Each is quantized (prepare_fx, seeded calibration, convert_fx), traced, saved, loaded from the file and compiled. Every
-layer is computed from PyTorch's own floats (accuracy_reports.compare): a code must never differ, a float by rounding
-alone. Prints, in Markdown, a row per network and engine:
+layer is computed from PyTorch's own floats (accuracy_reports.layers.compare): a code must never differ, a float by
+rounding alone. Prints, in Markdown, a row per network and engine:
 
 - codes: how many codes there are in all layers, and how many differ.
 - floats: how many floats there are, how many differ, and by how many float32 steps at the tensor's largest value (ulp).
@@ -30,7 +30,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from accuracy_reports.compare import Comparison, LayerComparison, compare_captured
+from accuracy_reports.layers.compare import Comparison, LayerComparison, compare_captured
 from accuracy_reports.zoo import (
     FLOAT_NETWORKS,
     FX_IMAGE_SIZES,

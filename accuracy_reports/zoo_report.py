@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 from rich.progress import Progress
 
-from accuracy_reports.compare import compare_captured
+from accuracy_reports.layers.compare import compare_captured
 from accuracy_reports.zoo import IMAGE_SIZES, quantized_model, random_images
 from qtorch_relay.capture.reference import run_reference
 from qtorch_relay.capture.torchscript import capture_model

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from accuracy_reports.chunks import Evaluator
-from accuracy_reports.journal import JOURNAL, Journal
-from accuracy_reports.prepare import Request, prepare
-from accuracy_reports.setup import Data
-from accuracy_reports.totals import Totals
+from accuracy_reports.runs.chunks import Evaluator
+from accuracy_reports.runs.journal import JOURNAL, Journal
+from accuracy_reports.runs.prepare import Request, prepare
+from accuracy_reports.runs.setup import Data
+from accuracy_reports.runs.totals import Totals
 from accuracy_reports.zoo import quantized_model
 from qtorch_relay.capture.engine import quantized_engine
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from accuracy_reports.record import OURS, read_record
-from tests.accuracy_reports.small_runs import ENGINE, write_arrays, write_models
+from tests.accuracy_reports.runs.small_runs import ENGINE, write_arrays, write_models
 from tests.command import Run, runner
 from tests.rpc_servers import Server
 from tools.emulated_board.board import free_port

@@ -44,7 +44,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("qtorch_relay.frontend", "qtorch_relay.lowering"),
     ("qtorch_relay.pipeline", "qtorch_relay.coverage", "qtorch_relay.golden", "qtorch_relay.relay"),
     ("qtorch_relay.peers",),
-    ("accuracy_reports", "calibration", "qtorch_relay.demo"),
+    ("calibration", "qtorch_relay.demo"),
+    ("accuracy_reports.record", "accuracy_reports.environment", "accuracy_reports.gate", "accuracy_reports.zoo"),
+    ("accuracy_reports.layers",),
+    ("accuracy_reports.runs",),
+    ("accuracy_reports.pages",),
+    ("accuracy_reports",),
     ("qtorch_relay.cli", "qtorch_relay.__main__"),
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from accuracy_reports.cuts import cut_every_value
+from accuracy_reports.layers.cuts import cut_every_value
 from accuracy_reports.relay_era.job import RelayEraError, run_text, run_torchscript
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.capture.reference import run_reference

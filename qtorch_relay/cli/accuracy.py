@@ -31,9 +31,9 @@ from qtorch_relay.runtime.remote_session import DEFAULT_TIMEOUT_S
 
 if TYPE_CHECKING:
     from accuracy_reports.record import Record
-    from accuracy_reports.run import Schedule
-    from accuracy_reports.setup import Setup
-    from accuracy_reports.totals import Totals
+    from accuracy_reports.runs.coordinator import Schedule
+    from accuracy_reports.runs.setup import Setup
+    from accuracy_reports.runs.totals import Totals
 
 _DIGITS = "digits"
 
@@ -136,8 +136,8 @@ def accuracy(
     boards = choose_boards(rpc, tracker, key, timeout)
     if boards is not None and ray is not None:
         raise InvalidInputError("give --ray for a cluster, or --rpc or --tracker for boards, not both")
-    from accuracy_reports.prepare import Request, prepare
-    from accuracy_reports.setup import Data
+    from accuracy_reports.runs.prepare import Request, prepare
+    from accuracy_reports.runs.setup import Data
 
     chosen = choose_preprocessing(preprocessing, resize, crop, interpolation, mean, std)
     folder = output or Path(f"accuracy-{_DIGITS if model is None else model.stem}")
@@ -161,7 +161,7 @@ def accuracy(
     with new_folder(folder):
         setup, header = prepare(request, folder, working)
     note(f"{header.question.dataset.name}; {header.question.dataset.preprocessing}")
-    from accuracy_reports.run import run
+    from accuracy_reports.runs.coordinator import run
 
     with _shown(folder) as tell:
         record = run(setup, header, folder, _schedule(boards, ray), tell)
@@ -172,15 +172,15 @@ def accuracy(
 
 def _schedule(boards: Boards | None, ray: str | None) -> Schedule:
     """Returns what gives the chunks away: to boards, to a cluster, or to this process."""
-    from accuracy_reports.run import here
+    from accuracy_reports.runs.coordinator import here
 
     if boards is not None:
-        from accuracy_reports.boards import on_boards
+        from accuracy_reports.runs.boards import on_boards
 
         note(f"{boards}: our latency there is told with the network; `qtorch-relay bench` tells it without")
         return on_boards(boards, _go_on_without)
     if ray is not None:
-        from accuracy_reports.ray_cluster import on_ray
+        from accuracy_reports.runs.ray_cluster import on_ray
 
         return on_ray(ray, _go_on_without)
     return here
@@ -223,7 +223,7 @@ def _shown(folder: Path) -> Iterator[Callable[[int, int, Totals], None]]:
 def _with_layers(record: Record, setup: Setup, folder: Path, count: int) -> Record:
     """Returns the record with what each layer does; without it, and a note, where the model cannot be taken apart."""
     from accuracy_reports.record import write_record
-    from accuracy_reports.run import RECORD, with_layers
+    from accuracy_reports.runs.coordinator import RECORD, with_layers
 
     write_record(record, folder / RECORD)  # it has taken longer than what follows
     try:

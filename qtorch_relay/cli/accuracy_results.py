@@ -55,8 +55,8 @@ def new_folder(folder: Path) -> Iterator[None]:
 def finish(record: Record, folder: Path, *, as_json: bool) -> None:
     """Writes the record and its report, prints it, and exits with status 1 if an answer or code is not PyTorch's."""
     from accuracy_reports import record as records
-    from accuracy_reports.html import render
-    from accuracy_reports.run import RECORD, REPORT
+    from accuracy_reports.pages.html import render
+    from accuracy_reports.runs.coordinator import RECORD, REPORT
 
     records.write_record(record, folder / RECORD)
     with atomic_write(folder / REPORT) as file:

@@ -23,7 +23,7 @@ def merge(
     Example: qtorch-relay merge part1 part2 -o whole
     """
     check_extra()
-    from accuracy_reports.merge import merge as merge_shards
+    from accuracy_reports.runs.merge import merge as merge_shards
 
     record = merge_shards(folders, shlex.join(["qtorch-relay", *sys.argv[1:]]))
     with new_folder(output):

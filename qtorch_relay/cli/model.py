@@ -29,7 +29,7 @@ from qtorch_relay.runtime.remote import choose_boards
 from qtorch_relay.runtime.remote_session import DEFAULT_TIMEOUT_S
 
 if TYPE_CHECKING:
-    from accuracy_reports.compare import Comparison, LayerComparison
+    from accuracy_reports.layers.compare import Comparison, LayerComparison
 
 DIFFERS_STATUS = 1
 
@@ -157,7 +157,7 @@ def compare(
     Example: qtorch-relay compare resnet18_int8.pt --input x:1,3,224,224 --float resnet18.pt -o record.json
     Example: qtorch-relay compare resnet18.pt --input x:1,3,224,224 --target arm-neon --rpc 192.168.1.20:9090
     """
-    from accuracy_reports.compare import compare_model, here
+    from accuracy_reports.layers.compare import compare_model, here
     from qtorch_relay.runtime.arrays import input_infos_of, read_arrays
     from qtorch_relay.target import check_runnable, resolve
 

@@ -58,7 +58,7 @@ def report(
 
 
 def _draw(path: Path, output: Path, as_json: bool) -> None:
-    from accuracy_reports.html import render
+    from accuracy_reports.pages.html import render
     from accuracy_reports.record import read_record
 
     record = read_record(path)
@@ -74,7 +74,7 @@ def _draw(path: Path, output: Path, as_json: bool) -> None:
 
 def _compare(old_path: Path, new_path: Path, thresholds: Path | None, output: Path | None, as_json: bool) -> None:
     from accuracy_reports.gate import compare_records, read_thresholds
-    from accuracy_reports.html import render_checks
+    from accuracy_reports.pages.html import render_checks
     from accuracy_reports.record import read_record
 
     if output is not None:

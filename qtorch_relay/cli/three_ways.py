@@ -47,7 +47,7 @@ def compare_layers(request: ThreeWaysRequest, place: Any, output: Path | None) -
     Raises: QTorchRelayError if a model cannot be read or run; nothing is written then.
     """
     from accuracy_reports.environment import describe_environment
-    from accuracy_reports.layers import compare_three_ways
+    from accuracy_reports.layers.three_ways import compare_three_ways
     from accuracy_reports.record import Dataset, Model, Record, write_record
 
     with progress() as bars:
@@ -90,7 +90,7 @@ def _counted(items: Iterator[Any], tell: Any) -> Iterator[Any]:
 
 def print_layers(layers: Layers) -> None:
     """Prints the layers, the worst first, and what they say."""
-    from accuracy_reports.blame import describe, sentences, worst_first
+    from accuracy_reports.layers.blame import describe, sentences, worst_first
 
     print_table(
         f"three ways on {layers.images} images, the worst layer first; SQNR in dB, errors in steps",
@@ -120,7 +120,7 @@ def print_layers(layers: Layers) -> None:
 
 def to_json(layers: Layers) -> dict[str, Any]:
     """Returns the layers as JSON data."""
-    from accuracy_reports.blame import sentences
+    from accuracy_reports.layers.blame import sentences
 
     return asdict(layers) | {"findings": sentences(layers)}
 

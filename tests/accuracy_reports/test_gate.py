@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from accuracy_reports.gate import Check, Thresholds, ThresholdsError, compare_records, read_thresholds
-from accuracy_reports.html import render_checks
+from accuracy_reports.pages.html import render_checks
 from accuracy_reports.record import FLOAT, INT8, OURS, Program, Record
 from tests.accuracy_reports.records import layer, program, record
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from accuracy_reports import reports
-from accuracy_reports.html import render
-from accuracy_reports.index import COLUMNS, OTHER_PAGES, columns_of, row_of, write_index
+from accuracy_reports.pages.html import render
+from accuracy_reports.pages.index import COLUMNS, OTHER_PAGES, columns_of, row_of, write_index
 from accuracy_reports.record import OURS, Dataset, Layers, Share, read_record, write_record
 from accuracy_reports.reports import RESULTS, shortcomings
-from accuracy_reports.run import RECORD, REPORT
+from accuracy_reports.runs.coordinator import RECORD, REPORT
 from accuracy_reports.zoo import IMAGE_SIZES
 from tests.accuracy_reports.records import layer, record
 

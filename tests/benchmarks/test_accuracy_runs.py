@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from accuracy_reports.journal import JOURNAL
-from accuracy_reports.prepare import Request
-from accuracy_reports.setup import Data
+from accuracy_reports.runs.journal import JOURNAL
+from accuracy_reports.runs.prepare import Request
+from accuracy_reports.runs.setup import Data
 from benchmarks.accuracy_runs import ENGINE, keep_half, measure, write_images
-from tests.accuracy_reports.small_runs import write_models
+from tests.accuracy_reports.runs.small_runs import write_models
 
 
 def test_a_resumed_run_does_what_is_left(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch.ao.quantization import quantize_fx
 from torch.nn import functional
 
 import qtorch_relay
-from accuracy_reports.compare import compare_captured
+from accuracy_reports.layers.compare import compare_captured
 from accuracy_reports.zoo import import_torchvision, random_images, randomize
 from qtorch_relay.capture.reference import run_reference
 from qtorch_relay.capture.torchscript import capture_model, from_torch

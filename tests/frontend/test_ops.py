@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from accuracy_reports.compare import compare_layers
+from accuracy_reports.layers.compare import compare_layers
 from qtorch_relay.capture.reference import run_reference
 from qtorch_relay.capture.torchscript import capture_model
 from tests.frontend.models import CASES, UNOPTIMIZED, build

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from accuracy_reports.compare import compare_captured
+from accuracy_reports.layers.compare import compare_captured
 from accuracy_reports.zoo import quantized_model, random_images
 from qtorch_relay.capture.reference import run_reference
 from qtorch_relay.capture.torchscript import capture_model

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from hypothesis import reject
 
-from accuracy_reports.compare import compare_layers
+from accuracy_reports.layers.compare import compare_layers
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.capture.reference import run_reference
 from qtorch_relay.capture.torchscript import capture_model

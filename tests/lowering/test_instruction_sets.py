@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import qtorch_relay as qr
-from accuracy_reports.compare import compare_captured
+from accuracy_reports.layers.compare import compare_captured
 from accuracy_reports.zoo import quantized_model, random_images
 from qtorch_relay import target as target_table
 from qtorch_relay.capture.reference import run_reference
