@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -122,9 +123,13 @@ def match_concatenate(program: Program, binding: Any) -> KernelCall | str:
     if operands.attrs["arithmetic"] != "lookup":
         return f"it concatenates with arithmetic {operands.attrs['arithmetic']}"
     fields, tables = list(operands["data"].fields), operands.constant("tables")
-    clamp = follow_clamp(program, binding, str(fields[0].ty.dtype))
+    dtype = code_dtype(str(fields[0].ty.dtype))
+    clamp = follow_clamp(program, binding, dtype)
+    low, high = code_range(dtype)
+    identity = np.arange(low, high + 1)
     clamped = np.clip(tables, clamp.low, clamp.high).astype(tables.dtype)
-    return _concatenation(program, fields, operands.attrs["axis"], clamped, clamp)
+    used = [None if np.array_equal(table, identity) else table for table in clamped]
+    return _concatenation(program, fields, operands.attrs["axis"], used, clamp)
 
 
 def match_concat(program: Program, binding: Any) -> KernelCall | None:
@@ -133,23 +138,19 @@ def match_concat(program: Program, binding: Any) -> KernelCall | None:
     dtype = str(fields[0].ty.dtype)
     if dtype not in ("uint8", "int8"):
         return None
-    low, high = code_range(dtype)
-    same = np.tile(np.arange(low, high + 1).astype(dtype), (len(fields), 1))
-    clamp = Clamp(low, high, binding, ())
-    return _concatenation(program, fields, int(binding.value.attrs.axis), same, clamp)
+    clamp = Clamp(*code_range(dtype), binding, ())
+    return _concatenation(program, fields, int(binding.value.attrs.axis), [None] * len(fields), clamp)
 
 
 def _concatenation(
-    program: Program, fields: list[Any], axis: int, tables: np.ndarray[Any, Any], clamp: Clamp
+    program: Program, fields: list[Any], axis: int, tables: Sequence[np.ndarray[Any, Any] | None], clamp: Clamp
 ) -> KernelCall:
-    """Returns the kernel call for inputs that go through tables [inputs, 256].
+    """Returns the kernel call for inputs that go through tables of 256 codes, or None as they are.
 
     A slice along the axis is read where it lies; its own copy is dead code if nothing else reads it.
     """
     axis %= len(static_shape(fields[0]))
     dtype = code_dtype(str(fields[0].ty.dtype))
-    low, high = code_range(dtype)
-    identity = np.arange(low, high + 1)
     sources: list[Any] = []
     pieces: list[Piece] = []
     used: list[np.ndarray[Any, Any]] = []
@@ -159,7 +160,7 @@ def _concatenation(
         if number == len(sources):
             sources.append(source)
         place = None
-        if not np.array_equal(table, identity):
+        if table is not None:
             place = next((i for i, known in enumerate(used) if np.array_equal(known, table)), len(used))
             if place == len(used):
                 used.append(table)

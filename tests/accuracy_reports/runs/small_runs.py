@@ -21,6 +21,7 @@ from calibration.data import Preprocessing
 from qtorch_relay.capture.engine import quantized_engine
 
 ENGINE = "fbgemm"
+CLASSES = 10
 SMALL = Preprocessing(resize=18, crop=16)
 
 

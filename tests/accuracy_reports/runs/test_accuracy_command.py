@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from accuracy_reports.record import FLOAT, INT8, ONNX_RUNTIME, OURS, read_record
-from tests.accuracy_reports.runs.small_runs import ENGINE, write_arrays, write_models
+from tests.accuracy_reports.runs.small_runs import CLASSES, ENGINE, write_arrays
 from tests.command import Run, runner
 
 
@@ -18,9 +18,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> tuple[Path, Path, Path]:
+def files(models: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path, Path]:
     """An int8 model, its float model, images."""
-    return (*write_models(tmp_path, 10), write_arrays(tmp_path / "images.npz", 20, 10))
+    return (*models, write_arrays(tmp_path / "images.npz", 20, CLASSES))
 
 
 def test_the_digits_are_the_default_and_right(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

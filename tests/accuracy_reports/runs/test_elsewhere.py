@@ -23,17 +23,12 @@ from accuracy_reports.runs.setup import Setup
 from accuracy_reports.runs.sharing import THREAD_NAME
 from calibration.data import DatasetError
 from qtorch_relay.runtime.remote import Boards
-from tests.accuracy_reports.runs.small_runs import evaluate, request, silently, what_counts, write_arrays, write_models
+from tests.accuracy_reports.runs.small_runs import CLASSES, evaluate, request, silently, what_counts, write_arrays
 from tests.rpc_servers import Server, rpc_server, rpc_tracker
 from tools.emulated_board import Board
 
-CLASSES, IMAGES, CHUNKS = 10, 197, 25
+IMAGES, CHUNKS = 197, 25
 KEY = "desk"
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return write_models(tmp_path_factory.mktemp("models"), CLASSES)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.errors import QTorchRelayError
 from qtorch_relay.peers import frozen_runner
 from tests.accuracy_reports.runs.small_runs import (
+    CLASSES,
     ENGINE,
     evaluate,
     request,
@@ -32,12 +33,7 @@ from tests.accuracy_reports.runs.small_runs import (
     write_models,
 )
 
-CLASSES, IMAGES = 10, 61
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return write_models(tmp_path_factory.mktemp("models"), CLASSES)
+IMAGES = 61
 
 
 @pytest.fixture(scope="module")
