@@ -353,7 +353,7 @@ UNSAID = "does not say what the model takes; say it with --input x:1,3,224,224"
         (("compare", "good.pt", *INPUT, "--target", "ELSEWHERE"), "this host"),
         (("compare", "none.pt", *INPUT), "none.pt: no such file"),
         (("demo", "--engine", "mkl"), "engine is 'mkl'; accepted are"),
-        (("demo", "-o", "no"), "it is not a folder"),
+        (("demo", "-o", "no"), "the folder no does not exist; make it first"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )

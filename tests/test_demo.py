@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from qtorch_relay.capture.notes import read_notes
+from qtorch_relay.demo import BUNDLE_FILE, FLOAT_FILE, IMAGE_FILE, INT8_FILE, KEPT
 from qtorch_relay.demo.measure import DemoResult, Row
 from qtorch_relay.runtime import load
 
@@ -30,8 +33,13 @@ def test_the_demo_is_accurate_and_exact(engine: str, tmp_path: Path) -> None:
     assert (rows["qtorch_relay"]["differing"], rows["qtorch_relay"]["differing_floats"]) == (0, 0)
     assert (result["images"], result["codes"]) == (360, 3600)
     assert "training" in done.stderr
-    assert (tmp_path / "digits.pt").exists()
-    load(tmp_path / "digits.qtr").self_test()
+    assert {path.name for path in tmp_path.iterdir()} == set(KEPT)
+    load(tmp_path / BUNDLE_FILE).self_test()
+    notes = read_notes(tmp_path / INT8_FILE)
+    assert notes is not None
+    assert (notes.engine, notes.input_infos) == (engine, [("x", ((1, 1, 8, 8), "float32"))])
+    assert read_notes(tmp_path / FLOAT_FILE) is None
+    assert np.load(tmp_path / IMAGE_FILE).shape == (1, 1, 8, 8)
 
 
 @pytest.mark.parametrize(("differing", "floats", "exact"), [(0, 0, True), (1, 0, False), (0, 1, False)])

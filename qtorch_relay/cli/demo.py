@@ -10,7 +10,8 @@ import typer
 
 from qtorch_relay.cli.console import note, print_json, print_table, progress
 from qtorch_relay.cli.options import Json
-from qtorch_relay.errors import OutputPathError
+from qtorch_relay.demo import INT8_FILE, KEPT
+from qtorch_relay.output_files import check_output_path
 
 if TYPE_CHECKING:
     from qtorch_relay.demo.measure import Row
@@ -22,7 +23,13 @@ def demo(
     engine: Annotated[str, typer.Option(metavar="ENGINE", help="fbgemm, onednn, x86 or qnnpack.")] = "fbgemm",
     threads: Annotated[int, typer.Option(metavar="N", help="Threads for every program.")] = 1,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Keep digits.pt and digits.qtr here.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FOLDER",
+            help="Keep the models, the bundle and an image here, to try the other commands on.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -30,8 +37,9 @@ def demo(
 
     Example: qtorch-relay demo -o .
     """
-    if output is not None and not output.is_dir():
-        raise OutputPathError(f"cannot write to {output}: it is not a folder; make it first")
+    if output is not None:
+        for name in KEPT:
+            check_output_path(output / name)
     from qtorch_relay.demo.measure import run_demo
 
     with progress() as bars:
@@ -57,6 +65,10 @@ def demo(
             note(message)
         verdict = "every code and every float equals" if result.is_exact else "there are outputs that differ from"
         print(f"{verdict} PyTorch's int8 model ({result.engine})")
+        if output is None:
+            note("to try the other commands on this network: qtorch-relay demo -o .")
+        else:
+            note(f"{output} has {', '.join(KEPT)}; next: qtorch-relay compare {output / INT8_FILE}")
     if not result.is_exact:
         raise typer.Exit(DIFFERS_STATUS)
 

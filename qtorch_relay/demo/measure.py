@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from qtorch_relay.capture.engine import quantized_engine
+from qtorch_relay.demo import BUNDLE_FILE, FLOAT_FILE, IMAGE_FILE, INT8_FILE
 from qtorch_relay.demo.digits import Digits, Track, load_digits, quantize, train
 from qtorch_relay.demo.programs import (
     INPUT_INFOS,
@@ -25,6 +26,7 @@ from qtorch_relay.demo.programs import (
     save_model,
 )
 from qtorch_relay.errors import QTorchRelayError
+from qtorch_relay.output_files import atomic_write
 from qtorch_relay.peers import Logits, PeerUnavailableError, Program
 from qtorch_relay.pipeline import compile as compile_for
 from qtorch_relay.runtime import CompiledModel, set_num_threads
@@ -80,20 +82,20 @@ class DemoResult:
 def run_demo(engine: str, num_threads: int, track: Track, folder: Path | None = None) -> DemoResult:
     """Returns the demo's table.
 
-    track: shows progress; folder: where to keep digits.pt and digits.qtr, None = nowhere.
+    track: shows progress; folder: where to keep KEPT, None = nowhere.
     """
     set_num_threads(num_threads)
     with tempfile.TemporaryDirectory(prefix="qtorch_relay_demo_") as temporary, quantized_engine(engine):
-        model_file = (folder or Path(temporary)) / "digits.pt"
+        model_file = (folder or Path(temporary)) / INT8_FILE
         digits = load_digits()
         with _torch_threads(num_threads):
             network = train(digits, track)
             with torch.inference_mode():
                 quantized = quantize(network, digits, engine, track)
-                save_model(quantized, model_file)
+                save_model(quantized, model_file, engine)
                 compiled = _compile(model_file, engine, track)
                 if folder is not None:
-                    compiled.save(folder / "digits.qtr")
+                    _keep(folder, network, compiled, digits.test_images[:1])
                 reference = int8_program(model_file)
                 expected, _ = _run(reference, digits, track, "reference codes")
                 programs = [float_program(network), reference, compiled_program(compiled)]
@@ -108,6 +110,13 @@ def run_demo(engine: str, num_threads: int, track: Track, folder: Path | None = 
         tuple(rows),
         tuple(map(str, compiled.report.get("messages", ()))),
     )
+
+
+def _keep(folder: Path, network: torch.nn.Module, compiled: CompiledModel, image: torch.Tensor) -> None:
+    save_model(network, folder / FLOAT_FILE)
+    compiled.save(folder / BUNDLE_FILE)
+    with atomic_write(folder / IMAGE_FILE) as file:
+        np.save(file, image.numpy())
 
 
 def _compile(model_file: Path, engine: str, track: Track) -> CompiledModel:

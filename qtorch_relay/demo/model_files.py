@@ -27,7 +27,7 @@ def write_digits(folder: Path, engine: str) -> tuple[Path, Path]:
         network = train(digits, _silently)
         save_model(network, float_model)
         with torch.inference_mode():
-            save_model(quantize(network, digits, engine, _silently), int8_model)
+            save_model(quantize(network, digits, engine, _silently), int8_model, engine)
     return int8_model, float_model
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from qtorch_relay.capture.notes import MEMBER, NotedInput, Notes
 from qtorch_relay.demo.digits import INPUT_SHAPE, FloatLogits
 from qtorch_relay.output_files import atomic_write
 from qtorch_relay.peers import Logits, Program, export_onnx, onnxruntime_session
@@ -49,10 +50,14 @@ def onnx_program(quantized: nn.Module, scale: float, zero_point: int, num_thread
     return Program("ONNX Runtime QDQ", _to_numpy, lambda array: run([array]), read)
 
 
-def save_model(quantized: nn.Module, path: Path) -> None:
-    """Writes the network as TorchScript, whole or not at all."""
+def save_model(network: nn.Module, path: Path, engine: str | None = None) -> None:
+    """Writes the network as TorchScript, whole or not at all.
+
+    engine: of an int8 network, noted in the file with the input, so that commands need not be told; None = no notes.
+    """
+    notes = {} if engine is None else {MEMBER: Notes(engine, (NotedInput("x", INPUT_SHAPE, "float32"),)).to_text()}
     with atomic_write(path) as file:
-        torch.jit.save(_trace(quantized), file)
+        torch.jit.save(_trace(network), file, _extra_files=notes)
 
 
 def _trace(network: nn.Module) -> torch.jit.ScriptModule:
