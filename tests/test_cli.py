@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from qtorch_relay import target as targets
+from qtorch_relay._version import __version__
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.demo.digits import Digits, DigitsNet, FloatLogits, quantize
 from qtorch_relay.demo.programs import save_model
@@ -89,6 +90,11 @@ def test_help_imports_neither_torch_nor_a_compiler() -> None:
 def test_the_package_is_a_command() -> None:
     done = subprocess.run([sys.executable, "-m", "qtorch_relay", "--help"], capture_output=True, text=True, check=True)
     assert "qtorch-relay" in done.stdout
+
+
+def test_the_version_is_told(run: Run) -> None:
+    answer = run("--version")
+    assert (answer.status, answer.out) == (0, f"qtorch-relay {__version__}\n")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
+from qtorch_relay._version import __version__
 from qtorch_relay.cli import accuracy, bench, calibrate, demo, export_relay, info, merge, model, report, run
 from qtorch_relay.errors import PortablePathWarning, told_and_exited
 
@@ -41,9 +45,31 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "What there is": {"ops": info.ops, "targets": info.targets},
 }
+
+
+def _help_of(command: Callable[..., None]) -> str:
+    """Returns a command's docstring, each paragraph and each example on one line: the terminal wraps them."""
+    return re.sub(r"(?<!\n)\n(?!\n|Example: )", " ", inspect.getdoc(command) or "")
+
+
 for panel, commands in COMMANDS.items():
     for name, command in commands.items():
-        app.command(name=name, rich_help_panel=panel)(command)
+        app.command(name=name, help=_help_of(command), rich_help_panel=panel)(command)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"qtorch-relay {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Takes what is said before a command."""
 
 
 def main() -> None:

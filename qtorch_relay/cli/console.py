@@ -29,12 +29,14 @@ def print_json(data: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Prints a table; columns whose name ends in '>' are aligned to the right."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for column in columns:
         table.add_column(column.removesuffix(">"), justify="right" if column.endswith(">") else "left", overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    console().print(table)
+    out = console()
+    out.print(title, style="table.title", markup=False, soft_wrap=True)  # rich folds a title at the table's width
+    out.print(table)
 
 
 def note(text: str) -> None:

@@ -193,6 +193,8 @@ def compare(
             print(line)
         if layers is not None:
             print_layers(layers)
+            if given is None:
+                note("the inputs are random, unlike those the model was calibrated with; give real ones with --data")
     if result.wrong:
         raise typer.Exit(DIFFERS_STATUS)
 

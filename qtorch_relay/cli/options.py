@@ -16,10 +16,9 @@ Inputs: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--input",
-        metavar="NAME:SHAPE[:DTYPE[:SCALE:ZERO_POINT]]",
+        metavar="NAME:SHAPE[:DTYPE]",
         help="An input of the model, such as x:1,3,224,224 or ids:1,128:int64; x:n,3,224,224 takes any batch, "
-        "x:1,3,8,8:quint8:0.05:128 is quantized. "
-        "Once for each input.",
+        "x:1,3,8,8:quint8:0.05:128 is quantized (scale, zero point). Once for each input.",
     ),
 ]
 Engine: TypeAlias = Annotated[

@@ -42,7 +42,7 @@ def report(
     latency; what it leaves out is not checked.
 
     Example: qtorch-relay report runs/digits -o digits.html
-    qtorch-relay report main.json change.json --thresholds thresholds.toml
+    Example: qtorch-relay report main.json change.json --thresholds thresholds.toml
     """
     paths = [path / _RECORD if path.is_dir() else path for path in records]
     if len(paths) > 2:
