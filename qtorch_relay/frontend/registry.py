@@ -20,6 +20,9 @@ Data = TypeVar("Data")
 # What exact says of an op that takes codes and floats, and of float ops whose sums PyTorch leaves to other libraries.
 CODES_EXACT = "codes: all engines; floats: within rounding"
 UP_TO_ORDER = "up to the order of float additions"
+IN_MKLS_ORDER = (
+    "float32 of at least 4 rows and 12 columns on CPUs with AVX-512; else up to the order of float additions"
+)
 
 _NAME = re.compile(r"^[a-z_]+::[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?$")
 

@@ -78,6 +78,15 @@ def for_each(count: Any, emit: Callable[[Any], None]) -> None:
         emit(i)
 
 
+def fold_lanes(lanes: Any, combine: Callable[[Any, Any], Any]) -> None:
+    """Emits what leaves in the first of LANES numbers all of them combined, halves with halves."""
+    width = LANES
+    while width > 1:
+        width //= 2
+        with T.vectorized(0, width) as lane:
+            T.buffer_store(lanes, combine(lanes[lane], lanes[width + lane]), [lane])
+
+
 PARALLEL_SIZE = 16384
 """Elements from which on threads share the work: waking one takes as long as a few thousand elements."""
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from qtorch_relay._tvm import T, TensorType, relax
 from qtorch_relay.tir import math as tir_math
-from qtorch_relay.tir.functions import LANES, call_function, flat, loop_of, product, variable
+from qtorch_relay.tir.functions import LANES, call_function, flat, fold_lanes, loop_of, product, variable
 from qtorch_relay.tir.math import Expr, emit_log_sleef, exp_c, exp_sleef, f32
 from qtorch_relay.tir.ops import call_tir_op, define_tir_op
 
@@ -64,7 +64,7 @@ def _emit_rows(x: Buffer, out: Buffer, rows: Any, count: Any, logarithm: bool) -
             T.buffer_store(lanes, f32(-np.inf), [lane])
         with T.serial(0, count // LANES) as block, T.vectorized(0, LANES) as lane:
             T.buffer_store(lanes, T.max(x[start + block * LANES + lane], lanes[lane]), [lane])
-        _fold(lanes, T.max)
+        fold_lanes(lanes, T.max)
         T.buffer_store(greatest, lanes[0], [0])
         with T.serial(count // LANES * LANES, count) as i:
             T.buffer_store(greatest, T.max(x[start + i], greatest[0]), [0])
@@ -84,7 +84,7 @@ def _emit_rows(x: Buffer, out: Buffer, rows: Any, count: Any, logarithm: bool) -
                     T.buffer_store(lanes, lanes[lane] + out[start + block * LANES + lane], [lane])
                 with T.serial(0, count % LANES) as lane:
                     T.buffer_store(lanes, lanes[lane] + out[start + count // LANES * LANES + lane], [lane])
-                _fold(lanes, lambda a, b: a + b)
+                fold_lanes(lanes, lambda a, b: a + b)
                 T.buffer_store(total, lanes[0], [0])
 
         if logarithm:
@@ -95,15 +95,6 @@ def _emit_rows(x: Buffer, out: Buffer, rows: Any, count: Any, logarithm: bool) -
             T.buffer_store(total, f32(1) / total[0], [0])
             with T.serial(0, count) as i:
                 T.buffer_store(out, out[start + i] * total[0], [start + i])
-
-
-def _fold(lanes: Buffer, combine: Callable[[Expr, Expr], Expr]) -> None:
-    """Emits what leaves in the first lane all of them combined, halves with halves."""
-    width = LANES
-    while width > 1:
-        width //= 2
-        with T.vectorized(0, width) as lane:
-            T.buffer_store(lanes, combine(lanes[lane], lanes[width + lane]), [lane])
 
 
 def _emit_columns(x: Buffer, out: Buffer, table: Buffer, extents: tuple[Any, Any, Any], logarithm: bool) -> None:

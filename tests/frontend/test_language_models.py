@@ -1,9 +1,9 @@
 """Whole language models, dynamically quantized as users do it: a transformer encoder, an LSTM and a GRU model.
 
-The int8 layers are equal to the last bit for equal inputs. What is float around them is not always: matrix products and
-tanh are MKL's in PyTorch. A float that differs in its last bit can only move a dynamic code where it lies within 1e-5
-of a step from a tie; with these seeds none moves, so the outputs agree to a few float32 steps of their scale. A code
-that moves would show as 1e-4 of the scale and more.
+The int8 layers are equal to the last bit for equal inputs, and so is the float between them but for two things: MKL's
+tanh, whose last bit differs in 0.06 % of values, and products of fewer than 4 rows or 12 columns (tir/matmul.py). A
+float that differs in its last bit can only move a dynamic code where it lies within 1e-5 of a step from a tie; with
+these seeds none moves. A code that moves would show as 1e-4 of the scale and more.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import qtorch_relay as qr
 from qtorch_relay import target as targets
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.errors import UnsupportedOpError
+from tests.frontend.mkl import in_mkls_order
 
 VNNI = "x86-avx512vnni"
 
@@ -82,7 +83,7 @@ def test_recurrent_language_model(kind: type[nn.LSTM] | type[nn.GRU], engine: st
     words = torch.randint(0, 50, (3, 12), generator=torch.Generator().manual_seed(1))
     ours, theirs = compiled_and_expected(LanguageModel(kind), words, engine, torch.qint8, RECURRENT)
     assert len(ours) == len(theirs) == 2
-    assert max(map(steps_between, ours, theirs)) <= 4
+    assert max(map(steps_between, ours, theirs)) <= 2
 
 
 @pytest.mark.filterwarnings("ignore::qtorch_relay.errors.FloatModelWarning")
@@ -90,13 +91,13 @@ def test_recurrent_language_model(kind: type[nn.LSTM] | type[nn.GRU], engine: st
 def test_recurrent_language_model_with_float16_weights(kind: type[nn.LSTM] | type[nn.GRU]) -> None:
     words = torch.randint(0, 50, (2, 9), generator=torch.Generator().manual_seed(2))
     ours, theirs = compiled_and_expected(LanguageModel(kind), words, "fbgemm", torch.float16, RECURRENT)
-    assert max(map(steps_between, ours, theirs)) <= 4
+    assert max(map(steps_between, ours, theirs)) <= 2
 
 
 def test_hundreds_of_steps_are_one_loop() -> None:
     words = torch.randint(0, 50, (1, 300), generator=torch.Generator().manual_seed(3))
     ours, theirs = compiled_and_expected(LanguageModel(nn.LSTM, 32), words, "fbgemm", torch.qint8, RECURRENT)
-    assert max(map(steps_between, ours, theirs)) <= 8
+    assert max(map(steps_between, ours, theirs)) <= 2
 
 
 class StaticLstm(nn.Module):
@@ -135,7 +136,16 @@ def encoder(layers: int) -> nn.Module:
 def test_transformer_encoder() -> None:
     x = torch.randn(1, 7, 256, generator=torch.Generator().manual_seed(4))
     ours, theirs = compiled_and_expected(encoder(4), x, "fbgemm", torch.qint8, {nn.Linear})
-    assert max(map(steps_between, ours, theirs)) <= 16
+    # scores of 7 columns: MKL adds those in an order of its own, in each of four layers
+    assert max(map(steps_between, ours, theirs)) <= 4
+
+
+@in_mkls_order
+@pytest.mark.parametrize("engine", ["fbgemm", "onednn", "qnnpack"])
+def test_transformer_encoder_is_pytorchs_to_the_last_bit(engine: str) -> None:
+    x = torch.randn(2, 16, 256, generator=torch.Generator().manual_seed(4))
+    ours, theirs = compiled_and_expected(encoder(4), x, engine, torch.qint8, {nn.Linear})
+    assert torch.equal(ours[0], theirs[0])
 
 
 @pytest.mark.skipif(targets.missing_on_host(targets.resolve(VNNI)) is not None, reason=f"runs code for {VNNI}")
@@ -210,4 +220,4 @@ def test_transformer_is_imported_whether_pytorchs_fast_path_is_on_or_off() -> No
         ours = qr.compile(quantized, [("x", x)], engine="fbgemm")(x)
         assert torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
-        assert steps_between(ours, quantized(x)) <= 16
+        assert steps_between(ours, quantized(x)) <= 4

@@ -137,7 +137,8 @@ def _products() -> Iterator[Case]:
 
             make = lambda f=prelu, w=weight, b=broadcast: Apply(f, w=w, b=b)  # noqa: E731
             yield Case("quantized::prelu", f"{name}-{shape}", make, (uniform(shape, 3),))
-        for lhs, rhs in (((5, 7), (7, 3)), ((2, 4, 9), (2, 9, 5)), ((2, 3, 4, 33), (2, 3, 33, 2)), ((2, 4, 8), (8, 3))):
+        few = (((5, 7), (7, 3)), ((2, 4, 9), (2, 9, 5)), ((2, 3, 4, 33), (2, 3, 33, 2)), ((2, 4, 8), (8, 3)))
+        for lhs, rhs in (*few, ((4, 200), (200, 12)), ((2, 3, 9, 33), (2, 3, 33, 17)), ((2, 5, 401), (401, 16))):
             for kind, scales in {"exact": (0.25, 0.5, 8.0), "free": (0.031, 0.017, 0.4)}.items():
 
                 def matmul(

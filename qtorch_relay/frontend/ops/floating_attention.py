@@ -7,27 +7,32 @@ nn.MultiheadAttention and nn.TransformerEncoderLayer are what a trace calls.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.dimensions import is_fixed
 from qtorch_relay.expressions import cast, constant
 from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.ops.floating_elementwise import FLOAT_DTYPES, float_tensor, gelu_of
 from qtorch_relay.frontend.ops.floating_matmul import emit_linear
 from qtorch_relay.frontend.ops.floating_norm import emit_layer_norm
 from qtorch_relay.frontend.ops.floating_softmax import softmax_of
-from qtorch_relay.frontend.registry import UP_TO_ORDER, converter
+from qtorch_relay.frontend.registry import IN_MKLS_ORDER, UP_TO_ORDER, converter
 from qtorch_relay.frontend.values import TensorValue
 from qtorch_relay.qnn.op_def import static_shape
+from qtorch_relay.tir.attention import FLASH_KEYS, attention_factors, attention_weights
+from qtorch_relay.tir.ops import fma
 
+ATTENTION_EXACT = f"{IN_MKLS_ORDER}; of more than {FLASH_KEYS} keys, or without 4 dimensions, within rounding"
 # mask_type of aten::_native_multi_head_attention: what the dimensions of a mask are
 MASK_SHAPES = {0: "[L, S]", 1: "[N, S]", 2: "[N, heads, L, S]"}
 
 
-@converter("aten::scaled_dot_product_attention", lowering="matmul, softmax, matmul", exact=UP_TO_ORDER)
+@converter("aten::scaled_dot_product_attention", lowering="matmul, softmax, matmul", exact=ATTENTION_EXACT)
 def scaled_dot_product_attention(context: ImportContext, node: Node) -> TensorValue:
     """aten::scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float
     dropout_p=0., bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor
@@ -51,25 +56,56 @@ def scaled_dot_product_attention(context: ImportContext, node: Node) -> TensorVa
     elif node.args["attn_mask"] is not None:
         mask = context.tensor(node, "attn_mask")
         allowed, added = (mask.expr, None) if mask.dtype == "bool" else (None, mask.expr)
+    name = node.scope or "attention"
+    if _is_fused(context, node, (query, key, value)):
+        scores = _scores(context, query.expr, keys, scale, allowed, added)
+        weights = context.emit(attention_weights(scores))
+        attended = context.emit(relax.op.matmul(weights, values))
+        return query.with_expr(context.emit(relax.op.multiply(attended, attention_factors(weights)), name))
     weights = _weights(context, query.expr, keys, scale, allowed, added)
-    return query.with_expr(context.emit(relax.op.matmul(weights, values), node.scope or "attention"))
+    return query.with_expr(context.emit(relax.op.matmul(weights, values), name))
+
+
+def _is_fused(context: ImportContext, node: Node, tensors: Sequence[TensorValue]) -> bool:
+    """Tells whether PyTorch takes its fused kernel, and computes in one piece.
+
+    Source: aten/src/ATen/native/transformers/sdp_utils_cpp.cpp use_flash_attention_cpp.
+    """
+    layouts = [context.layout(node, name) for name in ("query", "key", "value")]
+    in_rows = all(layout is None or layout.strides[-1] == 1 for layout in layouts)
+    same = len({tensor.shape[-1] for tensor in tensors}) == 1 and len({tensor.shape[0] for tensor in tensors}) == 1
+    known = is_fixed(tensors[1].shape[-2]) and tensors[1].shape[-2] <= FLASH_KEYS
+    fits = all(len(tensor.shape) == 4 and tensor.dtype == "float32" for tensor in tensors)
+    return fits and same and known and in_rows
 
 
 def _weights(context: ImportContext, query: Any, key: Any, scale: float, allowed: Any | None, added: Any | None) -> Any:
     """Returns softmax(query @ key.T * scale); where a row may look at nothing, its weights are 0, as in PyTorch."""
-    dtype, rank = str(query.ty.dtype), len(static_shape(key))
-    swapped = context.emit(relax.op.permute_dims(key, [*range(rank - 2), rank - 1, rank - 2]))
-    scores = context.emit(relax.op.multiply(relax.op.matmul(query, swapped), constant(scale, dtype)), "scores")
-    if added is not None:
-        scores = context.emit(relax.op.add(scores, cast(added, dtype)))
-    if allowed is not None:
-        scores = context.emit(relax.op.where(allowed, scores, constant(-np.inf, dtype)))
+    scores = _scores(context, query, key, scale, allowed, added)
+    dtype, axis = str(scores.ty.dtype), len(static_shape(key)) - 1
     if added is None and allowed is None:
-        return context.emit(softmax_of(scores, rank - 1))
+        return context.emit(softmax_of(scores, axis))
     # TVM's maximum of -inf alone is the lowest finite number, where it starts
     lowest = constant(np.finfo(dtype).min, dtype)
     nothing = relax.op.less_equal(relax.op.max(scores, -1, keepdims=True), lowest)
-    return context.emit(relax.op.where(nothing, constant(0, dtype), context.emit(softmax_of(scores, rank - 1))))
+    return context.emit(relax.op.where(nothing, constant(0, dtype), context.emit(softmax_of(scores, axis))))
+
+
+def _scores(context: ImportContext, query: Any, key: Any, scale: float, allowed: Any | None, added: Any | None) -> Any:
+    """Returns query @ key.T * scale, plus added, and -inf where a query may not look."""
+    dtype, rank = str(query.ty.dtype), len(static_shape(key))
+    swapped = context.emit(relax.op.permute_dims(key, [*range(rank - 2), rank - 1, rank - 2]))
+    product, factor = context.emit(relax.op.matmul(query, swapped)), constant(scale, dtype)
+    if added is None:
+        scores = relax.op.multiply(product, factor)
+    elif dtype == "float32":
+        scores = fma(product, factor, cast(added, dtype))
+    else:
+        scores = relax.op.add(relax.op.multiply(product, factor), cast(added, dtype))
+    scores = context.emit(scores, "scores")
+    if allowed is not None:
+        scores = context.emit(relax.op.where(allowed, scores, constant(-np.inf, dtype)))
+    return scores
 
 
 @converter("aten::_native_multi_head_attention", lowering="matmul, softmax, matmul", exact=UP_TO_ORDER)

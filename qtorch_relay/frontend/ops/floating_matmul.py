@@ -1,6 +1,7 @@
 """Matrix products of tensors that are not quantized: linear layers, matmul, addmm, baddbmm, einsum.
 
-They equal PyTorch up to the order of float additions, and run as TVM's generic code.
+Those of float32 add in the order of Intel MKL, which PyTorch calls (tir/matmul.py); the others equal PyTorch up to the
+order of float additions, and run as TVM's generic code.
 """
 
 from __future__ import annotations
@@ -9,34 +10,53 @@ from typing import Any
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
+from qtorch_relay.dimensions import is_fixed
 from qtorch_relay.expressions import constant
 from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.ops.floating_elementwise import FLOAT_DTYPES, float_tensor
-from qtorch_relay.frontend.registry import UP_TO_ORDER, converter, converter_of
+from qtorch_relay.frontend.registry import IN_MKLS_ORDER, UP_TO_ORDER, converter, converter_of
 from qtorch_relay.frontend.values import TensorValue
+from qtorch_relay.tir.matmul import linear as linear_f32
 
 
-@converter("aten::linear", lowering="matmul of float tensors", exact=UP_TO_ORDER)
+@converter("aten::linear", lowering="matmul of float tensors", exact=IN_MKLS_ORDER)
 def linear(context: ImportContext, node: Node) -> TensorValue:
     """aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor
 
     Shapes: input [..., K]; weight [N, K]; bias [N].
+    Source: aten/src/ATen/native/Linear.cpp, which adds the bias last to an input of 3 or more dimensions that is not
+    contiguous, and to all others first.
     """
     value, weight = (float_tensor(context, node, name) for name in ("input", "weight"))
     bias = None if node.args["bias"] is None else float_tensor(context, node, "bias").expr
     if len(weight.shape) != 2:
         raise context.unsupported(node, f"a weight of shape {weight.shape}; accepted are 2 dimensions")
-    return TensorValue(emit_linear(context, value.expr, weight.expr, bias, node.scope or "linear"))
+    name, layout = node.scope or "linear", context.layout(node, "input")
+    if bias is not None and len(value.shape) > 2 and layout is not None and not layout.is_contiguous:
+        product = emit_linear(context, value.expr, weight.expr, None, name)
+        return TensorValue(context.emit(relax.op.add(product, bias), name))
+    return TensorValue(emit_linear(context, value.expr, weight.expr, bias, name))
 
 
 def emit_linear(context: ImportContext, expr: Any, weight: Any, bias: Any | None, name: str) -> Any:
     """Returns expr @ weight.T + bias."""
-    total = relax.op.matmul(expr, relax.op.permute_dims(weight, [1, 0]))
-    return context.emit(total if bias is None else relax.op.add(total, bias), name)
+    transposed = context.emit(relax.op.permute_dims(weight, [1, 0]))
+    if bias is None:
+        return context.emit(relax.op.matmul(expr, transposed), name)
+    return emit_product_plus(context, expr, transposed, bias, name)
+
+
+def emit_product_plus(context: ImportContext, lhs: Any, rhs: Any, addend: Any, name: str) -> Any:
+    """Returns lhs @ rhs + addend, the sums of float32 products added to a vector in PyTorch's order."""
+    shapes = [list(expr.ty.shape.values) for expr in (lhs, rhs, addend)]
+    fits = [len(shape) for shape in shapes[1:]] == [2, 1] and len(shapes[0]) > 1 and all(map(is_fixed, shapes[1]))
+    if fits and {str(expr.ty.dtype) for expr in (lhs, rhs, addend)} == {"float32"}:
+        return context.emit(linear_f32(lhs, rhs, addend), name)
+    return context.emit(relax.op.add(relax.op.matmul(lhs, rhs), addend), name)
 
 
 @converter(
-    "aten::matmul", "aten::mm", "aten::bmm", "aten::mv", "aten::dot", lowering="matmul of floats", exact=UP_TO_ORDER
+    "aten::matmul", "aten::mm", "aten::bmm", "aten::mv", "aten::dot", lowering="matmul of floats", exact=IN_MKLS_ORDER
 )
 def matmul(context: ImportContext, node: Node) -> TensorValue:
     """aten::matmul(Tensor self, Tensor other) -> Tensor"""
@@ -59,6 +79,9 @@ def add_product(context: ImportContext, node: Node, sums_batch: bool) -> TensorV
     """
     addend, lhs, rhs = (float_tensor(context, node, name) for name in list(node.args)[:3])
     beta, alpha = context.number(node, "beta"), context.number(node, "alpha")
+    name = node.scope or node.function
+    if (beta, alpha, sums_batch) == (1, 1, False):
+        return TensorValue(emit_product_plus(context, lhs.expr, rhs.expr, addend.expr, name))
     total = relax.op.matmul(lhs.expr, rhs.expr)
     if sums_batch:
         total = relax.op.sum(total, 0)
@@ -67,7 +90,7 @@ def add_product(context: ImportContext, node: Node, sums_batch: bool) -> TensorV
     if beta != 0:
         scaled = addend.expr if beta == 1 else relax.op.multiply(addend.expr, constant(beta, lhs.dtype))
         total = relax.op.add(total, scaled)
-    return TensorValue(context.emit(total, node.scope or node.function))
+    return TensorValue(context.emit(total, name))
 
 
 @converter("aten::einsum", lowering="einsum of float tensors", exact=UP_TO_ORDER)

@@ -119,6 +119,18 @@ def matmul(writer: Writer, call: Any) -> str:
     return _reshaped(writer, product, (math.prod(batch), left[-2], right[-1]), static_shape(call))
 
 
+@relax_form("torch.linear", becomes="`nn.dense`, `reshape`, `add`", cost=ANOTHER_ORDER)
+def linear(writer: Writer, call: Any) -> str:
+    """nn.dense of the rows, plus the bias."""
+    x, rhs, bias = call.args
+    left, right = static_shape(x), static_shape(rhs)
+    rows = _reshaped(writer, writer.operand(x), left, (math.prod(left[:-1]), left[-1]))
+    weight = writer.emit(writer.op("transpose", writer.operand(rhs), axes=[1, 0]))
+    product = writer.op("nn.dense", rows, weight, units=right[1], out_dtype=dtype_of(call))
+    total = writer.emit(writer.op("add", writer.emit(product), writer.operand(bias)))
+    return _reshaped(writer, total, (math.prod(left[:-1]), right[1]), static_shape(call))
+
+
 def _reshaped(writer: Writer, text: str, shape: tuple[int, ...], goal: tuple[int, ...]) -> str:
     if tuple(shape) == tuple(goal):
         return text
