@@ -18,7 +18,7 @@ namespace ffi = tvm::ffi;
 namespace json = tvm::ffi::json;
 
 using Bytes = std::string;
-constexpr int kFormatVersion = 3;
+constexpr int kFormatVersion = 4;
 constexpr const char* kComment = "qtorch_relay sha256:";
 
 [[noreturn]] void Fail(const std::string& reason) { throw std::runtime_error("cannot load the bundle: " + reason); }

@@ -23,29 +23,26 @@ from qtorch_relay.target import check_runnable
 
 
 class _Worker:
-    """A virtual machine and memory for its inputs; one call at a time.
-
-    Inputs are copied there: TVM's code assumes 64-byte alignment, which numpy's memory rarely has, and copying the
-    input of an image network takes a hundredth of its run time.
-    """
+    """A virtual machine, and memory for inputs that are not as it reads them; one call at a time."""
 
     def __init__(self, module: Any, weights: Sequence[Any]) -> None:
         self.entry = ffi.make_entry(module, weights)
-        self.shapes: tuple[tuple[int, ...], ...] | None = None
-        self.tensors: list[Any] = []
-        self.addresses: frozenset[int] = frozenset()
-        self._buffers: list[npt.NDArray[Any]] = []
+        self.tensor_type = ffi.tvm_ffi().Tensor
+        self._copies: dict[int, npt.NDArray[Any]] = {}
 
-    def fill(self, arrays: Sequence[npt.NDArray[Any]]) -> None:
-        """Copies a call's inputs into the memory for them, which is made anew if their shapes are not the last's."""
-        shapes = tuple(array.shape for array in arrays)
-        if shapes != self.shapes:
-            self._buffers = [empty_aligned(array.shape, str(array.dtype)) for array in arrays]
-            self.tensors = [tensors.borrow(buffer) for buffer in self._buffers]
-            self.addresses = frozenset(buffer.ctypes.data for buffer in self._buffers if buffer.size)
-            self.shapes = shapes
-        for buffer, array in zip(self._buffers, arrays, strict=True):
-            np.copyto(buffer, array)
+    def readable(self, arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Returns the inputs themselves where they are dense, else copies, in memory that is used again.
+
+        Copying the image of a small network takes a twentieth of its run time. DLPack lends no read-only memory.
+        """
+        return [array if array.flags.carray else self._copy(index, array) for index, array in enumerate(arrays)]
+
+    def _copy(self, index: int, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        buffer = self._copies.get(index)
+        if buffer is None or buffer.shape != array.shape:
+            buffer = self._copies[index] = empty_aligned(array.shape, str(array.dtype))
+        np.copyto(buffer, array)
+        return buffer
 
 
 class CompiledModel(Model):
@@ -69,7 +66,8 @@ class CompiledModel(Model):
         self.program = program
         self.weights = {name: tensors.aligned(array) for name, array in weights.items()}
         self._weight_tensors = tuple(tensors.borrow(array) for array in self.weights.values())
-        self._weight_addresses = frozenset(array.ctypes.data for array in self.weights.values() if array.size)
+        # Which outputs are inputs or weights; found in the first call, and the same in all.
+        self._shared_outputs: tuple[int, ...] | None = None
         # Workers at rest; deque's append and pop are atomic.
         self._workers: deque[_Worker] = deque()
 
@@ -98,8 +96,8 @@ class CompiledModel(Model):
         check_runnable(self.target)
         prepare_thread()
         worker = _Worker(self.program.module(), self._weight_tensors)
-        worker.fill(arrays)
-        return call_times(self.program.module(), worker.tensors, self._weight_tensors, runs)
+        lent = [tensors.borrow(array) for array in worker.readable(arrays)]
+        return call_times(self.program.module(), lent, self._weight_tensors, runs)
 
     def save(self, path: str | Path) -> None:
         """Writes a one-file bundle, whole or not at all; `qtorch_relay.load` reads it.
@@ -117,28 +115,34 @@ class CompiledModel(Model):
         return f"CompiledModel({inputs} -> {outputs}; target {self.target.name}, engine {self.engine})"
 
     def _call(self, arrays: Sequence[npt.NDArray[Any]]) -> list[Any]:
+        # A network leaves nothing of Python in the caches: each line here costs ten times what it does in a loop.
         prepare_thread()
         try:
             worker = self._workers.pop()
         except IndexError:
             check_runnable(self.target)
             worker = _Worker(self.program.module(), self._weight_tensors)
-        worker.fill(arrays)
+        arrays = worker.readable(arrays)
         try:
-            result = worker.entry(*worker.tensors)
+            result = worker.entry(*arrays)
         except IndexError as error:  # raised by kernels that check what they index with
             raise InvalidInputError(f"the model cannot run on these inputs: {error}") from error
-        outputs = [result] if isinstance(result, ffi.tvm_ffi().Tensor) else list(result)
-        outputs = [self._own(output, worker) for output in outputs]
+        outputs = [result] if isinstance(result, worker.tensor_type) else list(result)
+        if self._shared_outputs is None:
+            self._shared_outputs = self._find_shared(arrays, outputs)
+        for index in self._shared_outputs:
+            outputs[index] = _copy(outputs[index])
         # Not reached when the call raises: a virtual machine that was interrupted is not used again.
         self._workers.append(worker)
         return outputs
 
-    def _own(self, output: Any, worker: _Worker) -> Any:
-        """Returns the output, copied if it is a weight or an input: its memory must not be used again."""
-        address = output.data_ptr()
-        if address not in self._weight_addresses and address not in worker.addresses:
-            return output
-        copy = empty_aligned(tuple(output.shape), str(output.dtype))
-        np.copyto(copy, np.from_dlpack(output))
-        return tensors.borrow(copy)
+    def _find_shared(self, arrays: Sequence[npt.NDArray[Any]], outputs: Sequence[Any]) -> tuple[int, ...]:
+        """Returns the outputs that are inputs or weights: a caller may change both what it gave and what it gets."""
+        given = {array.ctypes.data for array in (*arrays, *self.weights.values()) if array.size}
+        return tuple(index for index, output in enumerate(outputs) if output.data_ptr() in given)
+
+
+def _copy(output: Any) -> Any:
+    copy = empty_aligned(tuple(output.shape), str(output.dtype))
+    np.copyto(copy, np.from_dlpack(output))
+    return tensors.borrow(copy)

@@ -16,7 +16,7 @@ from qtorch_relay.runtime.specs import ALIGNMENT_BYTES, TensorSpec
 from qtorch_relay.runtime.structure import Structure
 from qtorch_relay.target import Target
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 GOLDEN = "golden.bin"
 _UNKNOWN = "unknown"
 _LIBRARY, _WEIGHTS = re.compile(r"lib\d{1,3}\.so"), re.compile(r"weights\d{1,3}\.bin")

@@ -34,6 +34,7 @@ class Model(ABC):
         self.golden = golden
         arguments = interface.arguments or [(spec.name, index) for index, spec in enumerate(self.inputs)]
         self._argument_names = [name for name, _ in arguments]
+        self._dimension_names = interface.dimension_names
 
     @abstractmethod
     def _call(self, arrays: Sequence[npt.NDArray[Any]]) -> Sequence[Any]:
@@ -113,13 +114,14 @@ class Model(ABC):
     def _to_arrays(self, values: Sequence[Any]) -> list[npt.NDArray[Any]]:
         """Returns the inputs as arrays, of sizes that fit each other."""
         arrays = [tensors.to_array(value, spec) for value, spec in zip(values, self.inputs, strict=True)]
-        self._check_sizes(arrays)
+        if self._dimension_names:
+            self._check_sizes(arrays)
         return arrays
 
     def _check_sizes(self, arrays: Sequence[npt.NDArray[Any]]) -> None:
         """Refuses inputs in which one name of a dimension stands for different sizes."""
         seen: dict[str, tuple[int, TensorSpec]] = {}
-        for name in self.interface.dimension_names:
+        for name in self._dimension_names:
             for spec, array in zip(self.inputs, arrays, strict=True):
                 sizes = spec.sizes_in(array.shape) or {}
                 if name not in sizes:

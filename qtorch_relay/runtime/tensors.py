@@ -23,6 +23,8 @@ _NUMPY_DTYPES = {name: np.dtype(name) for name in DTYPES}
 
 def is_torch(value: object) -> bool:
     """Says whether a value is a torch tensor, without importing torch."""
+    if type(value) is np.ndarray:
+        return False
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
@@ -33,6 +35,8 @@ def to_array(value: Any, spec: TensorSpec) -> npt.NDArray[Any]:
     Raises:
         InvalidInputError: not an array or CPU tensor of the spec's shape and dtype.
     """
+    if type(value) is np.ndarray and value.shape == spec.shape and value.dtype == _NUMPY_DTYPES[spec.dtype]:
+        return value
     if is_torch(value):
         return _from_torch(value, spec)
     if not _is_array(value):

@@ -231,7 +231,7 @@ def set_path(data: dict[str, Any], path: str, value: Any) -> None:
     ("path", "value", "message"),
     [
         ("format", "zip of mine", "its manifest is not one of qtorch_relay"),
-        ("format_version", 2, "it has format version 2, this qtorch_relay .* reads version 3; compile the model again"),
+        ("format_version", 3, "it has format version 3, this qtorch_relay .* reads version 4; compile the model again"),
         ("tvm_version", "0.28.0", r"it was compiled with TVM 0\.28\.0, TVM 0\.27.* is installed"),
         (
             "variants/0/weights/0/shape",

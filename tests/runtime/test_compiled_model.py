@@ -87,6 +87,26 @@ def test_any_memory_layout_is_read_right(linear: CompiledModel, random_input: Ma
     assert (np.asarray(linear(change(x))["positive"]) == linear(x)["positive"]).all()
 
 
+@pytest.mark.parametrize("offset", range(17))
+def test_an_input_may_begin_at_any_address(parallel: CompiledModel, offset: int) -> None:
+    memory = np.arange(64 * 32 + 17, dtype="float32")
+    x = memory[offset : offset + 64 * 32].reshape(64, 32)
+    assert (parallel(x) == 2 * x).all()
+
+
+def test_a_dense_input_is_read_where_it_is(parallel: CompiledModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copied(*_: object) -> None:
+        raise AssertionError("the input was copied")
+
+    x = np.ones((64, 32), "float32")
+    expected = parallel(x[::-1])
+    monkeypatch.setattr("qtorch_relay.runtime.compiled_model.np.copyto", copied)
+    assert (parallel(x) == expected).all()
+    assert (np.asarray(parallel(torch.from_numpy(x))) == expected).all()
+    with pytest.raises(AssertionError, match="copied"):
+        parallel(np.ones((32, 64), "float32").T)
+
+
 def test_nan_and_infinity_pass_through(linear: CompiledModel) -> None:
     x = np.zeros((2, 8), "float32")
     x[0, 0], x[1, 1] = np.nan, np.inf
