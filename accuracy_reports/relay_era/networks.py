@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ from qtorch_relay.relay.text import imported_text
 
 PEER = "relay.frontend.from_pytorch"
 DEFAULT, EXACT = "qtorch_relay", "qtorch_relay --exact"
-LAYERS = "qtorch_relay, each layer alone"
-PROGRAMS = (LAYERS, DEFAULT, EXACT, PEER)
+QNN, LAYERS = "qtorch_relay --requantize qnn", "qtorch_relay --requantize qnn, each layer alone"
+PROGRAMS = (DEFAULT, EXACT, PEER, QNN, LAYERS)
+OPTIONS = {DEFAULT: Options(), EXACT: Options(exact=True), QNN: Options(requantize="qnn")}
 Array = npt.NDArray[Any]
 
 
@@ -41,6 +42,7 @@ class Run:
     elements, differing: codes of the outputs (of every layer, for LAYERS) that are not PyTorch's; largest: in codes.
     top1: how many of the images get PyTorch's class. seconds: of "text" (ours: import of the model and text), "import"
     (parsing, or the peer's import), "build" and "run".
+    same_as: the program whose text is the very same, so that it was run once for both.
     """
 
     network: str
@@ -52,6 +54,7 @@ class Run:
     differing: int = 0
     largest: int = 0
     same_top1: bool = False
+    same_as: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -70,6 +73,7 @@ def run_network(
     with quantized_engine(engine), torch.no_grad():
         expected = module(torch.from_numpy(image)).numpy()
     about = {"network": network, "engine": engine, "image_size": image.shape[-1]}
+    texts: dict[tuple[str, bytes], Run] = {}
     for program in programs:
         try:
             if program == LAYERS:
@@ -79,14 +83,21 @@ def run_network(
                 ran = _run_peer(module, image, engine)
             else:
                 text_start = time.perf_counter()
-                text, params = imported_text(imported, Options(exact=program == EXACT))
+                text, params = imported_text(imported, OPTIONS[program])
                 text_seconds = {"text": seconds + time.perf_counter() - text_start}
+                if (text, params) in texts:
+                    other = texts[text, params]
+                    yield replace(other, program=program, same_as=other.program)
+                    continue
                 ran = run_text(text, params, {"x": image})
         except RelayEraError as error:
             yield Run(**about, program=program, error=str(error))
             continue
         times = dict(ran.seconds) if program == PEER else {**text_seconds, **ran.seconds}
-        yield Run(**about, program=program, **_compared(ran.outputs[0], expected, _scale(imported.mod)), seconds=times)
+        run = Run(**about, program=program, **_compared(ran.outputs[0], expected, _scale(imported.mod)), seconds=times)
+        if program != PEER:
+            texts[text, params] = run
+        yield run
 
 
 def _run_peer(module: torch.nn.Module, image: Array, engine: str) -> Any:
@@ -116,7 +127,7 @@ def _run_layers(captured: CapturedModel, image: Array) -> dict[str, Any]:
     cut = cut_every_value(captured.graph, reference)
     every_layer = import_graph(cut.graph, all_layers=True)
     names = [identifier(item.value.name) for item in cut.graph.inputs]
-    text, params = imported_text(every_layer, Options())
+    text, params = imported_text(every_layer, OPTIONS[QNN])
     ran = run_text(text, params, dict(zip(names, [image, *cut.given], strict=True)))
     elements = differing = largest = 0
     for layer in every_layer.layers:

@@ -8,6 +8,7 @@ RESULT.npz has out0, out1, ... Prints one line of JSON: seconds of import, build
 Or JOB.json: {"check": [TEXT, ...]}, files of Relay text to parse and type-check: prints what is wrong with each.
 """
 
+import functools
 import json
 import os
 import sys
@@ -20,6 +21,10 @@ import numpy as np
 import tvm
 from tvm import relay
 from tvm.contrib import graph_executor
+from tvm.relay.backend import te_compiler
+
+# Asked for every dimension of every op that is lowered, and made anew each time: half of a network's build time.
+te_compiler.libinfo = functools.cache(tvm.support.libinfo)
 
 
 def read(job: dict[str, Any], inputs: dict[str, Any]) -> Any:

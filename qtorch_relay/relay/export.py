@@ -37,7 +37,8 @@ def export_folder(imported: ImportedModule, folder: Path, options: Options) -> d
     Raises: UnsupportedOpError if an op has no Relay form; OutputPathError if the folder cannot be written.
     """
     text, params = imported_text(imported, options)
-    script = _SCRIPT.format(text=TEXT, params=PARAMS, rounding=options.rounding, compute_dtype=options.compute_dtype)
+    modes = {"rounding": options.relay_rounding, "compute_dtype": options.relay_compute_dtype}
+    script = _SCRIPT.format(text=TEXT, params=PARAMS, **modes)
     files = {TEXT: text.encode(), PARAMS: params, SCRIPT: script.encode()}
     _write_files(folder, files)
     return {name: len(data) for name, data in files.items()}

@@ -6,18 +6,19 @@ import re
 from collections import Counter
 from typing import Any
 
-from qtorch_relay._tvm import Call, Op, relax
+from qtorch_relay._tvm import Call, Op, constant_array, is_constant, relax
 from qtorch_relay.errors import UnsupportedOpError
 from qtorch_relay.frontend.context import identifier
 from qtorch_relay.frontend.importer import ImportedModule
 from qtorch_relay.frontend.pair import import_pair
 from qtorch_relay.generalize import dimension_names
-from qtorch_relay.lowering.rebuild import bindings_of
+from qtorch_relay.lowering.rebuild import bindings_of, op_name
 from qtorch_relay.qnn.op_def import OPS, Operands
 from qtorch_relay.qnn.printer import type_text
 from qtorch_relay.qnn.transform import CanonicalizeOps
 from qtorch_relay.qnn.verify import verify
 from qtorch_relay.relay import forms as _forms  # noqa: F401  (fills the table)
+from qtorch_relay.relay.finish import finish
 from qtorch_relay.relay.options import Options
 from qtorch_relay.relay.params import save_params
 from qtorch_relay.relay.registry import RELAX_FORMS, find_qnn_form
@@ -37,30 +38,40 @@ WITHOUT_FORM = {
 
 
 def to_text(
-    mod: Any, params: Any, *, exact: bool = False, rounding: str = "TONEAREST", compute_dtype: str = "float32"
+    mod: Any,
+    params: Any,
+    *,
+    exact: bool = False,
+    requantize: str | None = None,
+    rounding: str | None = None,
+    compute_dtype: str | None = None,
 ) -> tuple[str, bytes]:
     """Returns a module as text that `tvm.relay.parse` reads, and its parameters for `tvm.relay.load_param_dict`.
 
     Args:
         mod: what from_pytorch returned: a module of qnn ops, before CanonicalizeOps.
         params: its weights, by name.
-        exact: write plain Relay ops wherever a qnn op of Relay would round otherwise than PyTorch. The default keeps
-            the qnn ops that a toolchain looks for; relay.registry says op by op what that costs.
-        rounding: of qnn.requantize, "UPWARD" or "TONEAREST".
-        compute_dtype: what qnn.requantize multiplies in, "float32", "float64" or "int64".
+        exact: write no op whose codes hang on the libraries of the machine that builds the text. The default keeps
+            PyTorch's codes too, where that machine's libm rounds as this one's.
+        requantize: "plain" (the default) rounds as PyTorch by plain ops, and leaves to qnn.requantize the zero point
+            and the narrowing. "qnn" writes qnn.requantize of the sums, as toolchains match it, and qnn.quantize and
+            qnn.mul likewise; docs/relay.md says op by op what that costs in codes.
+        rounding: of "qnn", which it implies: "TONEAREST" (the nearest to PyTorch) or "UPWARD".
+        compute_dtype: what "qnn", which it implies, multiplies in: "float32" (the nearest), "float64" or "int64".
 
     Raises:
         UnsupportedOpError: ops have no form in Relay; the message lists all of them.
         InvalidInputError: mod and params are no pair of from_pytorch, or an option has no such value.
     """
-    return imported_text(import_pair((mod, params)), Options(exact, rounding, compute_dtype))
+    return imported_text(import_pair((mod, params)), Options(exact, requantize, rounding, compute_dtype))
 
 
 def imported_text(imported: ImportedModule, options: Options) -> tuple[str, bytes]:
     """Returns the text and the parameters of an imported module; to_text has the arguments."""
     _refuse_named_dimensions(imported.mod)
     verify(imported.mod)
-    mod = CanonicalizeOps(keep=lambda operands: find_qnn_form(operands, exact=options.exact) is not None)(imported.mod)
+    mode = options.mode
+    mod = CanonicalizeOps(lambda operands: find_qnn_form(operands, mode) is not None, finish)(imported.mod)
     main = mod["main"]
     _refuse_unwritable(mod)
     count = int(main.attrs["num_input"]) if main.attrs and "num_input" in main.attrs else len(main.params)
@@ -68,13 +79,29 @@ def imported_text(imported: ImportedModule, options: Options) -> tuple[str, byte
         identifier(str(param.name)): tensor_type(param.ty.shape.values, str(param.ty.dtype))
         for param in main.params[:count]
     }
-    writer = Writer(inputs, imported.params, options)
+    writer = Writer(inputs, imported.params, options, _names_of_constants(imported.mod))
     bindings = bindings_of(main)
     for binding, layer in zip(bindings, _layers(bindings), strict=True):
         writer.layer = layer
         name = binding.var.name if _is_named(binding.var) else f"part of {layer}"
         writer.bind(binding.var, _value(writer, binding.value, options), f"{name}: {type_text(binding.var)}")
     return writer.text(main.body.body, _types(main.body.body)), save_params(writer.params)
+
+
+def _names_of_constants(mod: Any) -> dict[tuple[str, bytes], str]:
+    """Returns what vectors of qnn ops are called there, by dtype and bytes; a factor may be written as float64."""
+    names: dict[tuple[str, bytes], str] = {}
+    for binding in bindings_of(mod["main"]):
+        if not isinstance(binding.value, Call) or op_name(binding.value) not in OPS:
+            continue
+        operands = Operands(binding.value)
+        for name in operands.op.operand_names(operands.attrs):
+            if not is_constant(operands[name]):
+                continue
+            array = constant_array(operands[name])
+            for dtype in {str(array.dtype), "float64"}:
+                names.setdefault((dtype, array.astype(dtype).tobytes()), name)
+    return names
 
 
 def _layers(bindings: list[Any]) -> list[str]:
@@ -100,7 +127,7 @@ def _value(writer: Writer, expr: Any, options: Options) -> str:
     if name not in OPS:
         return RELAX_FORMS[name].write(writer, expr)
     operands = Operands(expr)
-    form = find_qnn_form(operands, exact=options.exact)
+    form = find_qnn_form(operands, options.mode)
     assert form is not None
     return form.write(writer, operands)
 

@@ -22,20 +22,27 @@ _SUFFIXES = {"float32": "f", "float64": "f64", "int32": "", "int64": "i64"}
 class Writer:
     """Lines `%n = op(...) /* name: type */;` of main, in order, and the parameters that they name.
 
-    inputs: names of the model's inputs. arrays: values of main's other parameters by name.
+    inputs: names of the model's inputs. arrays: values of main's other parameters by name. names: what constant
+    vectors are called, by dtype and bytes.
     """
 
-    def __init__(self, inputs: Mapping[str, Any], arrays: Mapping[str, np.ndarray[Any, Any]], options: Options) -> None:
+    def __init__(
+        self,
+        inputs: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray[Any, Any]],
+        options: Options,
+        names: Mapping[tuple[str, bytes], str],
+    ) -> None:
         self.options = options
         self.layer = ""
         self.params: dict[str, np.ndarray[Any, Any]] = {}
         self._inputs = dict(inputs)
-        self._arrays = arrays
+        self._arrays, self._names = arrays, names
         self._lines: list[str] = []
         self._pending: list[str] = []
         self._values: dict[Any, str] = {}
         self._makers: dict[str, str] = {}
-        self._made: dict[tuple[str, bytes, tuple[int, ...]], str] = {}
+        self._made: dict[tuple[str, str, bytes, tuple[int, ...]], str] = {}
         self._count = 0
 
     # ---- lines
@@ -50,7 +57,7 @@ class Writer:
 
         What has no comment of its own gets the name of the layer that it is part of.
         """
-        if re.fullmatch(r"%\w+", text):
+        if re.fullmatch(r"%\w+|-?\d[\w.+-]*", text):  # a value that has a name, or a number
             return text
         name, self._count = f"%{self._count}", self._count + 1
         note = comment or f"part of {self.layer}"
@@ -96,9 +103,9 @@ class Writer:
         """Returns a literal of a single number, else a parameter <layer>_<hint> that holds the array."""
         if array.ndim == 0:
             return literal(array[()])
-        key = (str(array.dtype), array.tobytes(), array.shape)
+        key = (self.layer, str(array.dtype), array.tobytes(), array.shape)
         if key not in self._made:
-            self._made[key] = self.parameter(f"{self.layer}_{hint}", array)
+            self._made[key] = self.parameter(f"{self.layer}_{self._names.get(key[1:3], hint)}", array)
         return self._made[key]
 
     def parameter(self, name: str, array: np.ndarray[Any, Any]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from accuracy_reports.relay_era.job import RelayEraError, check_texts, interpreter, run_text
-from accuracy_reports.relay_era.networks import EXACT, LAYERS, PEER, run_network
+from accuracy_reports.relay_era.networks import DEFAULT, EXACT, LAYERS, PEER, run_network
 from qtorch_relay.frontend.importer import ImportedModule
 from qtorch_relay.relay.options import Options
 from qtorch_relay.relay.text import imported_text
@@ -101,9 +101,10 @@ def relay_text(case: RelayCase) -> str:
 def test_the_demos_network() -> None:
     images = np.random.default_rng(1).normal(size=(32, *SHAPE[1:])).astype(np.float32)
     runs = {
-        run.program: run for run in run_network("digits", digits_network(), images, "fbgemm", (LAYERS, EXACT, PEER))
+        run.program: run for run in run_network("digits", digits_network(), images, "fbgemm", (DEFAULT, EXACT, LAYERS, PEER))
     }
-    assert (runs[EXACT].error, runs[EXACT].differing, runs[EXACT].same_top1) == ("", 0, True)
+    for program in (DEFAULT, EXACT):
+        assert (runs[program].error, runs[program].differing, runs[program].same_top1) == ("", 0, True)
     assert runs[LAYERS].error == ""
     assert runs[LAYERS].differing <= 0.001 * runs[LAYERS].elements
     assert runs[PEER].error or runs[PEER].differing > 0

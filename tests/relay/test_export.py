@@ -52,14 +52,16 @@ def test_a_folder_that_is_there_keeps_its_other_files(model: Path, tmp_path: Pat
     (tmp_path / "notes.txt").write_text("mine")
     assert run(*COMMAND, model, *INPUT, "-o", tmp_path, "--rounding", "UPWARD").status == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [*FILES, "notes.txt"]
-    assert 'rounding="UPWARD"' in (tmp_path / "model.relay").read_text()
+    assert 'rounding="UPWARD", compute_dtype="float32"' in (tmp_path / "model.relay").read_text()
 
 
 @pytest.mark.parametrize(
     ("place", "options", "message"),
     [
         ("out", ("--rounding", "nearest"), "rounding is 'nearest'; accepted are UPWARD and TONEAREST"),
-        ("out", ("--compute-dtype", "int32"), "compute_dtype is 'int32'; accepted are float32, float64, int64"),
+        ("out", ("--compute-dtype", "int32"), "compute_dtype is 'int32'; accepted are float32, float64 and int64"),
+        ("out", ("--requantize", "relay"), "requantize is 'relay'; accepted are plain and qnn"),
+        ("out", ("--requantize", "qnn", "--exact"), "requantize 'qnn' costs codes, and exact text may cost none"),
         ("file", (), "it is no folder"),
         ("no/where", (), "does not exist; make it first"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,29 +44,57 @@ def test_the_cnn_is_one_line_per_op_with_the_names_of_its_layers(digits: Importe
     comments = " ".join(match[3] for match in found if match)
     assert all(f"network_{layer}:" in comments for layer in ("stem_0", "body_0", "down_0", "classifier"))
     params = re.findall(r"^  %(\w+): Tensor", text, re.MULTILINE)[1:]
-    assert {"network_stem_0_weight", "network_classifier_bias_s32", "network_classifier_weight"} <= set(params)
+    assert {"network_stem_0_weight", "network_classifier_bias", "network_classifier_weight"} <= set(params)
     assert all(name.startswith("network_") for name in params)
 
 
+def ops_of(text: str) -> list[str]:
+    """Returns the ops of main's lines."""
+    return re.findall(r"= ([\w.]+)\(", text)
+
+
 def test_the_default_keeps_qnn_ops_and_says_every_attribute(digits: ImportedModule) -> None:
-    ops = re.findall(r"= ([\w.]+)\(", imported_text(digits, Options())[0])
-    assert (ops.count("qnn.conv2d"), ops.count("qnn.dense"), ops.count("qnn.requantize")) == (3, 1, 4)
-    assert (ops.count("qnn.quantize"), ops.count("qnn.dequantize")) == (2, 3)
+    ops = ops_of(imported_text(digits, Options())[0])
+    assert (ops.count("qnn.conv2d"), ops.count("qnn.dense"), ops.count("qnn.requantize")) == (3, 1, 6)
+    assert (ops.count("qnn.quantize"), ops.count("qnn.dequantize")) == (1, 1)
+    assert "round" not in ops
     conv = next(line for line in body(imported_text(digits, Options())[0]) if "qnn.conv2d" in line)
     names = "strides padding dilation groups channels kernel_size data_layout kernel_layout out_layout out_dtype"
     for name in names.split():
         assert f" {name}=" in conv
 
 
-def test_exact_text_requantizes_by_plain_ops(digits: ImportedModule) -> None:
-    ops = re.findall(r"= ([\w.]+)\(", imported_text(digits, Options(exact=True))[0])
-    assert "qnn.requantize" not in ops
-    assert ops.count("qnn.conv2d") == 3
-    assert {"round", "clip", "cast"} <= set(ops)
+def test_what_relay_requantizes_is_rounded_already(digits: ImportedModule) -> None:
+    text, _ = imported_text(digits, Options())
+    makers = dict(re.findall(r"(%\d+) = ([\w.]+)\(", text))
+    calls = re.findall(r"qnn\.requantize\((%\d+), (\S+f), 0, (\S+f), \d+, ", text)
+    assert len(calls) == 6
+    assert all(scale == output_scale for _, scale, output_scale in calls)
+    assert {makers[name] for name, _, _ in calls} == {"cast"}
 
 
-def test_exact_text_keeps_relay_from_distributing_products_over_sums(digits: ImportedModule) -> None:
-    text, _ = imported_text(digits, Options(exact=True))
+def test_requantize_qnn_is_what_toolchains_match(digits: ImportedModule) -> None:
+    ops = ops_of(imported_text(digits, Options(requantize="qnn"))[0])
+    assert (ops.count("qnn.conv2d"), ops.count("qnn.dense"), ops.count("qnn.quantize")) == (3, 1, 2)
+    assert [ops[i + 1] for i, op in enumerate(ops) if op == "qnn.conv2d"] == ["qnn.requantize"] * 3
+    dense = ops.index("qnn.dense")
+    assert ops[dense : dense + 3] == ["qnn.dense", "nn.bias_add", "qnn.requantize"]
+
+
+def test_exact_text_takes_no_table_that_another_machine_makes() -> None:
+    class Sigmoid(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sigmoid(torch.quantize_per_tensor(x, 0.05, 128, torch.quint8)).dequantize()
+
+    module = imported(Sigmoid(), (2, 3))
+    assert "qnn.sigmoid" in ops_of(imported_text(module, Options())[0])
+    ops = ops_of(imported_text(module, Options(exact=True))[0])
+    assert "take" in ops
+    assert "qnn.sigmoid" not in ops
+
+
+def test_text_keeps_relay_from_distributing_products_over_sums(digits: ImportedModule) -> None:
+    text, _ = imported_text(digits, Options())
     makers = dict(re.findall(r"(%\d+) = ([\w.]+)\(", text))
     scaled = re.findall(r"= multiply\((%\d+), (?!%\d)", text)
     assert len(scaled) >= 4
@@ -73,9 +102,10 @@ def test_exact_text_keeps_relay_from_distributing_products_over_sums(digits: Imp
 
 
 def test_rounding_and_compute_type_are_the_callers(digits: ImportedModule) -> None:
-    text, _ = imported_text(digits, Options(rounding="UPWARD", compute_dtype="int64"))
-    assert text.count('rounding="UPWARD", compute_dtype="int64"') == 4
-    assert imported_text(digits, Options())[0].count('rounding="TONEAREST", compute_dtype="float32"') == 4
+    text, _ = imported_text(digits, Options(rounding="UPWARD", compute_dtype="float64"))
+    assert text.count('rounding="UPWARD", compute_dtype="float64"') == 4
+    text, _ = imported_text(digits, Options(requantize="qnn"))
+    assert text.count('rounding="TONEAREST", compute_dtype="float32"') == 4
 
 
 def test_to_text_takes_what_from_pytorch_returned() -> None:
@@ -84,10 +114,25 @@ def test_to_text_takes_what_from_pytorch_returned() -> None:
     assert qr.relay.to_text(mod, params) == imported_text(imported(network), Options())
 
 
-@pytest.mark.parametrize(("name", "value"), [("rounding", "nearest"), ("compute_dtype", "int32")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("rounding", "nearest"), ("compute_dtype", "int32"), ("requantize", "both")]
+)
 def test_an_unknown_option_is_refused(name: str, value: str) -> None:
     with pytest.raises(InvalidInputError, match=f"{name} is '{value}'; accepted are"):
         Options(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"exact": True, "requantize": "qnn"}, "requantize 'qnn' costs codes, and exact text may cost none"),
+        ({"exact": True, "rounding": "UPWARD"}, "rounding costs codes, and exact text may cost none"),
+        ({"requantize": "plain", "compute_dtype": "float64"}, "compute_dtype is for requantize 'qnn'"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        Options(**options)
 
 
 def test_what_relay_has_no_form_for_is_refused_by_name() -> None:

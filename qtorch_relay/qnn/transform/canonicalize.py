@@ -1,8 +1,7 @@
 """qnn.transform.CanonicalizeOps: every qnn op becomes plain Relax ops on integers and floats.
 
 The result runs on any TVM target and is the reference that the int8 kernels must equal. The rules are in rules/, one
-file
-per op family.
+file per op family.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from qtorch_relay._tvm import Op, mutator, relax, tvm
-from qtorch_relay.qnn.op_def import OPS, Operands
+from qtorch_relay.qnn.op_def import OPS, Expr, Operands
 from qtorch_relay.qnn.transform.rules import RULES
 
 
@@ -23,9 +22,16 @@ class CanonicalizeOps:
     After:  lv = R.multiply(R.astype(R.subtract(R.astype(x, "int32"), 3), "float32"), 0.5)
     """
 
-    def __init__(self, keep: Callable[[Operands], bool] = lambda _: False) -> None:
-        """keep: calls for which it is true stay as they are; none by default."""
-        self.keep = keep
+    def __init__(
+        self,
+        keep: Callable[[Operands], bool] = lambda _: False,
+        finish: Callable[[Operands, Expr], Expr] = lambda _, expr: expr,
+    ) -> None:
+        """keep: calls for which it is true stay as they are; none by default.
+
+        finish: what becomes of a call's plain ops before they take its place; by default they are left as they are.
+        """
+        self.keep, self.finish = keep, finish
 
     if TYPE_CHECKING:  # TVM's decorator makes the class a pass, which is called with a module
 
@@ -34,7 +40,7 @@ class CanonicalizeOps:
 
     def transform_module(self, mod: Any, _context: Any) -> Any:
         """Returns the module without qnn ops."""
-        rewriter = _Canonicalizer(mod, self.keep)
+        rewriter = _Canonicalizer(mod, self.keep, self.finish)
         for global_var, function in mod.functions_items():
             if isinstance(function, relax.Function):
                 rewriter.builder_.update_func(global_var, rewriter.visit_expr(function))
@@ -43,13 +49,15 @@ class CanonicalizeOps:
 
 @mutator
 class _Canonicalizer(relax.PyExprMutator):
-    def __init__(self, mod: Any, keep: Callable[[Operands], bool]) -> None:
+    def __init__(self, mod: Any, keep: Callable[[Operands], bool], finish: Callable[[Operands, Expr], Expr]) -> None:
         super().__init__(mod)
-        self._keep = keep
+        self._keep, self._finish = keep, finish
 
     def visit_call_(self, call: Any) -> Any:
         call = self.visit_expr_post_order(call)
         if not isinstance(call.op, Op) or call.op.name not in OPS:
             return call
         operands = Operands(call)
-        return call if self._keep(operands) else self.builder_.normalize(RULES[call.op.name](operands))
+        if self._keep(operands):
+            return call
+        return self.builder_.normalize(self._finish(operands, RULES[call.op.name](operands)))

@@ -179,8 +179,8 @@ def requantize(writer: Writer, operands: Operands) -> str:
         (),
         {"data": data},
         axis=axis,
-        rounding=options.rounding,
-        compute_dtype=options.compute_dtype,
+        rounding=options.relay_rounding,
+        compute_dtype=options.relay_compute_dtype,
         out_dtype=operands.attrs["out_dtype"],
     )
 
@@ -276,6 +276,7 @@ def _same_as_relays(operands: Operands) -> bool:
     becomes="`qnn.sigmoid`, `qnn.tanh`, `qnn.hardswish`, ... where Relay's own table is PyTorch's",
     cost="none if the build's libm rounds as here: the table is made when the text is built",
     applies=_same_as_relays,
+    on_this_machine=True,
 )
 def unary(writer: Writer, operands: Operands) -> str:
     """Relay's op of the function."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from qtorch_relay._tvm import constant_array, is_constant
 from qtorch_relay.relay.forms.common import attributes, dtype_of, number
 from qtorch_relay.relay.registry import relax_form
 from qtorch_relay.relay.writer import Writer
@@ -80,13 +81,13 @@ _SEEN_THROUGH = {
 
 @relax_form(
     *(f"relax.{name}" for name in _SEEN_THROUGH),
-    becomes="the same op; with --exact a `clip` that changes nothing before a product of sums or of products",
+    becomes="the same op; a `clip` that changes nothing before a product of sums or of products",
 )
 def arithmetic(writer: Writer, call: Any) -> str:
     """The op of the same name."""
     name = str(call.op.name).removeprefix("relax.")
     operands = [writer.operand(argument) for argument in call.args]
-    if writer.options.exact and dtype_of(call).startswith("float") and not all(map(writer.maker, operands)):
+    if dtype_of(call).startswith("float") and not all(map(writer.maker, operands)):
         operands = [_fenced(writer, text, dtype_of(call), _SEEN_THROUGH[name]) for text in operands]
     return writer.op(name, *operands)
 
@@ -107,7 +108,9 @@ def unchanged(writer: Writer, text: str, dtype: str) -> str:
 
 @relax_form("relax.astype", becomes="`cast`")
 def astype(writer: Writer, call: Any) -> str:
-    """cast"""
+    """cast; a single number is written as what it is cast to."""
+    if is_constant(call.args[0]) and constant_array(call.args[0]).ndim == 0:
+        return writer.constant(constant_array(call.args[0]).astype(dtype_of(call)))
     return writer.op("cast", writer.operand(call.args[0]), dtype=dtype_of(call))
 
 
@@ -143,9 +146,17 @@ def round_to_even(writer: Writer, call: Any) -> str:
 )
 def fused_multiply_add(writer: Writer, call: Any) -> str:
     """The product of two float32 is exact in float64."""
-    a, b, c = (writer.emit(writer.op("cast", writer.operand(argument), dtype="float64")) for argument in call.args)
+    a, b, c = (_as_float64(writer, argument) for argument in call.args)
     product = writer.emit(writer.op("multiply", a, b))
     return writer.op("cast", writer.emit(writer.op("add", product, c)), dtype="float32")
+
+
+def _as_float64(writer: Writer, expr: Any) -> str:
+    """Returns a float32 value as float64: a constant at once, anything else cast."""
+    array = constant_array(expr) if is_constant(expr) else None
+    if array is not None:
+        return writer.constant((array.reshape(()) if array.size == 1 else array).astype(np.float64))
+    return writer.emit(writer.op("cast", writer.operand(expr), dtype="float64"))
 
 
 @relax_form("torch.silu", "relax.nn.silu", becomes="`sigmoid`, `multiply`", cost=FLOAT_ROUNDING)
