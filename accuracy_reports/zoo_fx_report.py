@@ -2,27 +2,22 @@
 
 Each is quantized (prepare_fx, seeded calibration, convert_fx), traced, saved, loaded from the file and compiled. Every
 layer is computed from PyTorch's own floats (accuracy_reports.layers.compare): a code must never differ, a float by
-rounding alone. Prints, in Markdown, a row per network and engine:
+rounding alone. --float (`make zoo-float`) compares FLOAT_NETWORKS as they are: each layer by itself, and the outputs of
+the whole program, which may differ by 1e-4 of their range.
 
-- codes: how many codes there are in all layers, and how many differ.
-- floats: how many floats there are, how many differ, and by how many float32 steps at the tensor's largest value (ulp).
-- at ties: how many codes move because the float that is quantized differs by its rounding, when each float part of the
-  program is run from PyTorch's codes. Each lies at a rounding tie: it moves by one step, and back if the float does.
-- output: by how much of their range the outputs of the whole program differ in the end.
-
-Exit status 1 if a code differs, or a float by more than rounding. --float (`make zoo-float`) compares FLOAT_NETWORKS as
-they are: each layer by itself, and the outputs of the whole program, which may differ by 1e-4 of their range.
+Writes docs/zoo_fx.json, and docs/zoo_fx.md from it (accuracy_reports.zoo_fx_page), after each network; rows of other
+networks and engines stay. --keep runs only what has no row yet.
+Exit status 1 if a code differs, or a float by more than rounding.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,39 +35,15 @@ from accuracy_reports.zoo import (
     quantized_model,
     random_images,
 )
+from accuracy_reports.zoo_fx_page import FxRow, line_of, read_rows, write_page
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.capture.reference import run_reference
 from qtorch_relay.capture.torchscript import capture_model
+from qtorch_relay.errors import told_and_exited
 
 ENGINES = ("fbgemm", "onednn", "qnnpack")
 PATHS = ("kernels", "portable")
-
-
-@dataclass(frozen=True)
-class FxRow:
-    """One network on one engine and path.
-
-    largest_ulp: of all float layers; wrong: layers that differ by more than rounding, empty if all is well.
-    output_differing and output_fraction: of the outputs of the whole program, from its input alone; the largest
-    difference as a fraction of the largest output.
-    """
-
-    model: str
-    size: int
-    engine: str
-    path: str
-    layers: int
-    codes: int
-    differing_codes: int
-    floats: int
-    differing_floats: int
-    largest_ulp: float
-    float_ops: tuple[str, ...]
-    parts: int
-    moved_codes: int
-    output_differing: int
-    output_fraction: float
-    wrong: tuple[str, ...]
+OUTPUT = Path(__file__).parents[1] / "docs" / "zoo_fx.json"
 
 
 def compare_fx_model(model: str, engine: str, path: str = PATHS[0], size: int | None = None) -> FxRow:
@@ -82,7 +53,7 @@ def compare_fx_model(model: str, engine: str, path: str = PATHS[0], size: int | 
 
 def compare_float_model(model: str, engine: str, path: str = PATHS[0], size: int | None = None) -> FxRow:
     """Compares a network as it is, in float; size: of its images, None = its own."""
-    return compare_network(model, float_model(model, engine, image_size=size), engine, path)
+    return replace(compare_network(model, float_model(model, engine, image_size=size), engine, path), is_float=True)
 
 
 def compare_network(name: str, network: ZooModel, engine: str, path: str = PATHS[0], target: Any = "host") -> FxRow:
@@ -107,6 +78,7 @@ def to_row(model: str, size: int, result: Comparison) -> FxRow:
     floats = [layer for layer in result.layers if layer.kind == "floats"]
     differing = [layer for layer in floats if layer.differing]
     return FxRow(
+        False,
         model,
         size,
         result.engine,
@@ -130,47 +102,38 @@ def _name(layer: LayerComparison) -> str:
     return f"{layer.scope or layer.name} ({layer.op})"
 
 
-def to_markdown(rows: Sequence[FxRow]) -> str:
-    """Returns a line per row, and below what is wrong, if anything is."""
-    lines = [
-        "| model | image | engine | layers | codes: differ | floats: differ | largest ulp, in | at ties | output |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        where = f"{row.largest_ulp:.2g}, {', '.join(row.float_ops)}" if row.differing_floats else "0"
-        output = "equal" if not row.output_differing else f"{row.output_fraction:.1e} of the range"
-        lines.append(
-            f"| {row.model} | {row.size} | {row.engine}, {row.path} | {row.layers} | {row.codes}: "
-            f"{row.differing_codes} | {row.floats}: {row.differing_floats} | {where} | {row.moved_codes} | {output} |"
-        )
-    lines += [f"- {row.model}, {row.engine}, {row.path}: wrong: {', '.join(row.wrong)}" for row in rows if row.wrong]
-    return "\n".join(lines)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the comparisons that the arguments select; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m accuracy_reports.zoo_fx_report", description=__doc__)
     known = (*FX_IMAGE_SIZES, *IMAGE_SIZES)
     parser.add_argument("--models", nargs="+", choices=known, help="default: FX_IMAGE_SIZES, or FLOAT_NETWORKS")
-    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES[:1])
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, help="default: all; one of them for --float")
     parser.add_argument("--paths", nargs="+", choices=PATHS, default=PATHS[:1])
     parser.add_argument("--size", type=int, help="height and width of the images; default: the network's own")
     parser.add_argument("--float", action="store_true", help="compare the networks as they are, not quantized")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
+    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="FILE.json")
+    parser.add_argument("--keep", action="store_true", help="do not run again what has a row in FILE.json")
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", module=r"torch(vision)?(\.|$)")
     torch.set_num_threads(1)  # PyTorch's vector tails depend on the number of threads
     models = options.models or (FLOAT_NETWORKS if options.float else tuple(FX_IMAGE_SIZES))
-    cases = [(model, engine, path) for model in models for engine in options.engines for path in options.paths]
-    rows: list[FxRow] = []
+    engines = options.engines or (ENGINES[:1] if options.float else ENGINES)
+    compare = compare_float_model if options.float else compare_fx_model
+    rows = read_rows(options.output)
+    cases = [(model, engine, path) for model in models for engine in engines for path in options.paths]
+    made = []
     with Progress(console=Console(stderr=True)) as bars:
         for model, engine, path in bars.track(cases, description="comparing"):
-            compare = compare_float_model if options.float else compare_fx_model
-            rows.append(compare(model, engine, path, options.size))
-            bars.console.print(to_markdown(rows[-1:]).splitlines()[2], markup=False, soft_wrap=True)
-    print(json.dumps([asdict(row) for row in rows], indent=1) if options.json else to_markdown(rows))
-    return 1 if any(row.wrong for row in rows) else 0
+            size = options.size or {**IMAGE_SIZES, **FX_IMAGE_SIZES}[model]
+            key = (options.float, model, engine, path, size)
+            if not (options.keep and key in rows):
+                rows[key] = compare(model, engine, path, size)
+                write_page(options.output, list(rows.values()))
+            made.append(rows[key])
+            bars.console.print(line_of(rows[key]), markup=False, soft_wrap=True)
+    return 1 if any(row.wrong for row in made) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with told_and_exited():
+        sys.exit(main())
