@@ -6,7 +6,8 @@ from functools import partial
 
 from qtorch_relay._tvm import PrimFunc
 from qtorch_relay.kernels.conv2d_nest import Conv2dNest
-from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, plan_for
+from qtorch_relay.kernels.conv2d_pairs import PairNest
+from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan, plan_for
 from qtorch_relay.kernels.conv2d_tiles import TileNest
 from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.requantize import Epilogue, requantize_arguments
@@ -24,8 +25,10 @@ def why_not_conv2d(spec: Conv2dSpec | DenseSpec) -> str | None:
     return None
 
 
-def nest_for(isa: Isa) -> type[Conv2dNest]:
-    """Returns the loop nest of an instruction set."""
+def nest_for(isa: Isa, plan: Conv2dPlan) -> type[Conv2dNest]:
+    """Returns the loop nest of an instruction set for a plan."""
+    if plan.in_pairs:
+        return PairNest
     return Conv2dNest if isa.tiles is None else TileNest
 
 
@@ -54,6 +57,6 @@ def _build(name: str, isa: Isa, interface: Conv2dSpec | DenseSpec, spec: Conv2dS
     def body(x: Buffer, weight: Buffer, init: Buffer, *rest: Buffer) -> None:
         epilogue = Epilogue(isa, spec.requantize, spec.out_dtype, lanes, rest[:-1])
         start = partial(load, init, lanes=isa.LANES)
-        nest_for(isa)(spec, plan, isa, x, weight, start, epilogue, rest[-1]).emit()
+        nest_for(isa, plan)(spec, plan, isa, x, weight, start, epilogue, rest[-1]).emit()
 
     return prim_func(name, arguments, body)

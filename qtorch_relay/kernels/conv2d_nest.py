@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from qtorch_relay._tvm import T
 from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan, pixels_at_once
@@ -29,6 +29,9 @@ from qtorch_relay.kernels.tir import (
     store,
     vector,
 )
+
+Accumulators: TypeAlias = list[list[Buffer]]
+"""Variables of a tile's sums."""
 
 CACHE_LINE = 64
 
@@ -338,31 +341,11 @@ class Conv2dNest:
         Its sums replace those of the tile that waits, which are requantized among its dots.
         """
         spec, plan, isa = self.spec, self.plan, self.isa
-        dot = self._dot
         pixels = [(row, column) for row in range(tile.shape[0]) for column in range(tile.shape[1])]
         row_in, column_in = spec.stride[0] * plan.row_pitch, spec.stride[1] * spec.in_channels
         in_offsets = [row * row_in + column * column_in for row, column in pixels]
-        accumulators = [registers(block.vectors, vector("int32", isa.LANES)) for _ in pixels]
-        for j in range(block.vectors):
-            start = T.bind(self.start(block.lane + j * isa.LANES))
-            for accumulator in accumulators:
-                put(accumulator[j], start)
-
-        vector_bytes = isa.LANES * DOT_BYTES
-        dot_weights = block.vectors * vector_bytes
-
-        def dots(source: Buffer, run: Expr, offsets: list[int], run_weights: Expr, count: int = 1) -> None:
-            """Adds `count` dots next to each other."""
-            read: dict[tuple[int, int], Expr] = {}
-            for index, step in itertools.product(range(count), range(dot.STEPS)):
-                addresses = [run_weights + index * dot_weights + j * vector_bytes for j in range(block.vectors)]
-                weights = [T.bind(dot.weights(self.weight, address, step)) for address in addresses]
-                for pixel, (offset, accumulator) in enumerate(zip(offsets, accumulators, strict=True)):
-                    if (pixel, step) not in read:
-                        read[pixel, step] = T.bind(dot.read(source, run + offset, step, count))
-                    codes = dot.spread(read[pixel, step], index, count)
-                    for j in range(block.vectors):
-                        put(accumulator[j], dot.add(get(accumulator[j]), codes, weights[j]))
+        accumulators = self._accumulators(block, len(pixels))
+        dot_weights = block.vectors * isa.LANES * DOT_BYTES
 
         reduction = plan.reduction
         weights = T.bind(block.lane * (reduction.dots * DOT_BYTES))
@@ -373,14 +356,14 @@ class Conv2dNest:
             run = T.bind(tile.in_start + row * (spec.dilation[0] * plan.row_pitch) + segment * segment_in)
 
             def steps(first: Expr, count: int) -> None:
-                for start, turns, at_once in _by_powers(count, dot.AT_ONCE):
+                for start, turns, at_once in _by_powers(count, self._dot.AT_ONCE):
                     with loop(turns) as index:
                         step = first + start + index * at_once
                         self._prefetch_next_block(
                             block, weights, tile.number, run_index * len(reduction.offsets) + step
                         )
                         address = run_weights + step * dot_weights
-                        dots(chunk.source, run + step * DOT_BYTES, in_offsets, address, at_once)
+                        self._dots(accumulators, chunk.source, run + step * DOT_BYTES, in_offsets, address, at_once)
 
             done = 0
             if pending is not None:
@@ -396,14 +379,15 @@ class Conv2dNest:
                 steps(done, reduction.full_dots - done)
             if reduction.last_offset is not None:
                 last_weights = run_weights + reduction.full_dots * dot_weights
-                dots(chunk.source, run + reduction.last_offset, in_offsets, last_weights)
+                self._dots(accumulators, chunk.source, run + reduction.last_offset, in_offsets, last_weights)
         gathered = len(reduction.gathered)
         rest_offsets = [(row * gathered * spec.out_w + column) * DOT_BYTES for row, column in pixels]
         for index in range(gathered):
             rest_weights = weights + (reduction.dots - gathered + index) * dot_weights
-            dots(chunk.rests, tile.rest_start + index * spec.out_w * DOT_BYTES, rest_offsets, rest_weights)
+            rest_start = tile.rest_start + index * spec.out_w * DOT_BYTES
+            self._dots(accumulators, chunk.rests, rest_start, rest_offsets, rest_weights)
 
-        values = [[get(variable) for variable in accumulator] for accumulator in accumulators]
+        values = self._sums(accumulators)[: len(pixels)]
         if pending is not None:
             for index, value in enumerate(itertools.chain(*values)):
                 store(pending.sums, value, index * isa.LANES, isa.LANES)
@@ -411,6 +395,43 @@ class Conv2dNest:
             return
         addresses = [tile.out_start + (row * spec.out_w + column) * spec.out_channels for row, column in pixels]
         self.epilogue.emit(values, block.lane, self.out, addresses, block.channels)
+
+    def _accumulators(self, block: Block, pixels: int) -> Accumulators:
+        """Returns the accumulators of a tile, [pixel][vector], with what they begin with."""
+        lanes = self.isa.LANES
+        accumulators = [registers(block.vectors, vector("int32", lanes)) for _ in range(pixels)]
+        for j in range(block.vectors):
+            start = T.bind(self.start(block.lane + j * lanes))
+            for accumulator in accumulators:
+                put(accumulator[j], start)
+        return accumulators
+
+    def _dots(
+        self,
+        accumulators: Accumulators,
+        source: Buffer,
+        run: Expr,
+        offsets: Sequence[int],
+        run_weights: Expr,
+        count: int = 1,
+    ) -> None:
+        """Adds `count` dots next to each other, of the activations at run + offsets."""
+        dot, vectors = self._dot, len(accumulators[0])
+        vector_bytes = self.isa.LANES * DOT_BYTES
+        read: dict[tuple[int, int], Expr] = {}
+        for index, step in itertools.product(range(count), range(dot.STEPS)):
+            addresses = [run_weights + (index * vectors + j) * vector_bytes for j in range(vectors)]
+            weights = [T.bind(dot.weights(self.weight, address, step)) for address in addresses]
+            for pixel, (offset, accumulator) in enumerate(zip(offsets, accumulators, strict=True)):
+                if (pixel, step) not in read:
+                    read[pixel, step] = T.bind(dot.read(source, run + offset, step, count))
+                codes = dot.spread(read[pixel, step], index, count)
+                for j in range(vectors):
+                    put(accumulator[j], dot.add(get(accumulator[j]), codes, weights[j]))
+
+    def _sums(self, accumulators: Accumulators) -> list[list[Expr]]:
+        """Returns the sums of every pixel, [pixel][vector]."""
+        return [[get(variable) for variable in accumulator] for accumulator in accumulators]
 
     def _prefetch_next_block(self, block: Block, weights: Expr, tile: Expr, dot: Expr) -> None:
         """Fetches a line of the next block's weights at each dot, so that all are there when this block is done.

@@ -55,9 +55,12 @@ def pack_weight(isa: Isa, spec: Conv2dSpec, plan: Conv2dPlan, weight: Weight, la
     by_group = by_lane.reshape(plan.groups.count, -1, *dots.shape[1:])
     full = plan.blocks * plan.vectors * isa.LANES
     packed = []
+    flat = _by_pairs if plan.in_pairs else _by_block
     for group in by_group:
-        packed += [_by_block(block, plan.vectors) for block in np.split(group[:full], plan.blocks or 1)]
-        packed += [_by_block(group[full:], plan.rest_vectors)] if plan.rest_vectors else []
+        packed += [flat(block, plan.vectors) for block in np.split(group[:full], plan.blocks or 1)]
+        packed += [flat(group[full:], plan.rest_vectors)] if plan.rest_vectors else []
+    if plan.in_pairs:
+        return np.concatenate(packed)
     return isa.dot_for(spec.pair_sums).arrange(np.concatenate(packed).reshape(-1, isa.LANES, DOT_BYTES))
 
 
@@ -154,3 +157,8 @@ def _merge_groups(spec: Conv2dSpec, groups: ChannelGroups, weight: Weight) -> We
 def _by_block(by_lane: Weight, vectors: int) -> Weight:
     """Returns [vectors * lanes, dot, 4] as flat [dot][vector][lane][4]."""
     return by_lane.reshape(vectors, -1, *by_lane.shape[1:]).transpose(2, 0, 1, 3).ravel()
+
+
+def _by_pairs(by_lane: Weight, vectors: int) -> Weight:
+    """Returns [vectors * lanes, dot, 4] as flat [two dots][vector][two channels][2][8]."""
+    return by_lane.reshape(vectors, -1, 2, by_lane.shape[1] // 2, 2 * DOT_BYTES).transpose(3, 0, 1, 2, 4).ravel()

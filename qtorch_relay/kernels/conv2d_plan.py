@@ -25,7 +25,7 @@ from qtorch_relay.kernels.conv2d_tiling import (
 from qtorch_relay.kernels.spec import Conv2dSpec
 
 if TYPE_CHECKING:
-    from qtorch_relay.kernels.isa import Isa
+    from qtorch_relay.kernels.isa import Isa, PairedPixels
 
 DOT_BYTES = 4
 """Activations one lane of a dot product consumes."""
@@ -133,6 +133,7 @@ class Conv2dPlan:
     bands, channel_parts: the parallel loop runs over images x bands of pixel groups x parts of the channels, which are
     groups, or blocks if there is one group.
     interleaves: full tiles are requantized among the dots of the next one.
+    in_pairs: sums of two pixels share registers, and dots are taken two at a time.
     row_pitch: bytes between input rows as the reduction reads them.
     """
 
@@ -148,6 +149,7 @@ class Conv2dPlan:
     channel_parts: int
     row_pitch: int
     interleaves: bool = False
+    in_pairs: bool = False
 
     @property
     def group_vectors(self) -> int:
@@ -221,7 +223,7 @@ def dot_unit(isa: Isa, spec: Conv2dSpec) -> DotUnit:
     dot = isa.dot_for(spec.pair_sums)
     if isa.tiles is not None:
         return DotUnit(isa.LANES, isa.REGISTERS, copied_bytes=1, in_tiles=True)
-    return DotUnit(
+    unit = DotUnit(
         isa.LANES,
         isa.REGISTERS - dot.EXTRA_REGISTERS,
         dot.CYCLES,
@@ -233,6 +235,18 @@ def dot_unit(isa: Isa, spec: Conv2dSpec) -> DotUnit:
         at_once=dot.AT_ONCE,
         spread_cycles=dot.SPREAD_CYCLES,
     )
+    pairs = pairs_for(isa, spec)
+    if pairs is None:
+        return unit
+    return replace(unit, dot_cycles=pairs.CYCLES, spread_cycles=pairs.SPREAD_CYCLES, in_pairs=True)
+
+
+def pairs_for(isa: Isa, spec: Conv2dSpec) -> PairedPixels | None:
+    """Returns what multiplies two pixels at a time, or None where there is but one or a run has a single dot."""
+    reduction = reduction_of(spec, channel_groups(spec, isa.LANES))
+    if spec.batch * spec.out_h * spec.out_w == 1 or reduction.run % (2 * DOT_BYTES):
+        return None
+    return isa.pairs
 
 
 def plan_conv2d(spec: Conv2dSpec, unit: DotUnit, tiles: Tiles | None = None) -> Conv2dPlan:
@@ -272,7 +286,9 @@ def make_plan(spec: Conv2dSpec, unit: DotUnit, batch: int, vectors: int, tiling:
     used_w = (spec.out_w - 1) * spec.stride[1] + spec.span_w
     row_pitch = (used_w if copies else spec.in_w) * spec.in_channels
     interleaves = unit.interleaves and _can_interleave(reduction, tiling, (vectors, rest))
-    return Conv2dPlan(reduction, groups, batch, tiling, vectors, blocks, rest, copies, 1, 1, row_pitch, interleaves)
+    return Conv2dPlan(
+        reduction, groups, batch, tiling, vectors, blocks, rest, copies, 1, 1, row_pitch, interleaves, unit.in_pairs
+    )
 
 
 MAX_INTERLEAVED_DOTS = 40

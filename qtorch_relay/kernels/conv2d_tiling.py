@@ -76,6 +76,7 @@ class DotUnit:
     source: how activations are read, see Dot.SOURCE.
     interleaves: a tile is requantized among the dots of the next one, for which some registers are left.
     at_once: dots whose activations one read takes; if several, what was read of every pixel is live through them.
+    in_pairs: sums of two pixels share registers; dots are taken two at a time.
     """
 
     lanes: int
@@ -89,11 +90,15 @@ class DotUnit:
     interleaves: bool = False
     at_once: int = 1
     spread_cycles: float = 0.0
+    in_pairs: bool = False
 
     def max_pixels(self, vectors: int) -> int:
         """Returns the most pixels of a register tile of so many vectors of channels."""
         if self.in_tiles:
             return TILES_AT_ONCE * TILE_ROWS
+        if self.in_pairs:
+            # all accumulators and what was read of every pixel are live together, weights two registers at a time
+            return (self.registers - 4) // (vectors + 1) // 2 * 2
         if self.at_once > 1:
             # all accumulators, what was read of every pixel, a row of weights and the next one are live together
             return (self.registers - 1 - 2 * vectors) // (vectors + 1)
@@ -146,13 +151,17 @@ def tile_cycles(pixels: int, vectors: int, dots: int, real: bool, unit: DotUnit)
 def _cycles_by_element(pixels: int, vectors: int, dots: int, real: bool, unit: DotUnit) -> float:
     """Returns about how many cycles a tile takes of a processor of one 128-bit operation and one load a cycle.
 
-    Loads go beside the products, but take part of what is decoded in a cycle. A dot has 4 cycles of latency. To
-    requantize a vector takes about 6 operations, or 8, and the narrowing of up to four of them 4 more.
+    Loads go beside the products, but take part of what is decoded in a cycle. A dot has 4 cycles of latency, one of
+    pairs is half of an instruction. To requantize a vector takes about 6 operations, or 8, and the narrowing of up to
+    four of them 4 more; sums of pairs are first sorted by pixels.
     """
+    if unit.in_pairs:
+        pixels += pixels % 2
     accumulators = pixels * vectors
     loads = vectors + pixels / unit.at_once
-    per_dot = max(accumulators * unit.dot_cycles + pixels * unit.spread_cycles, 4) + 0.3 * loads
-    epilogue = (8.0 if real else 6.0) + 1.5
+    latency = 2 if unit.in_pairs else 4
+    per_dot = max(accumulators * unit.dot_cycles + pixels * unit.spread_cycles, latency) + 0.3 * loads
+    epilogue = (8.0 if real else 6.0) + (2.5 if unit.in_pairs else 1.5)
     return dots * per_dot + accumulators * (epilogue + 1) + 10
 
 

@@ -50,7 +50,7 @@ def build_dynamic_dense(isa: Isa, spec: DynamicDenseSpec) -> PrimFunc:
             return load(start, lane, isa.LANES) * splat(zero_point[0] - shift, isa.LANES)
 
         epilogue = _RealEpilogue(isa, spec, T.Cast("uint8", zero_point[0]), scale, factors, lanes)
-        nest_for(isa)(conv, plan, isa, x, weight, initial, epilogue, out).emit()
+        nest_for(isa, plan)(conv, plan, isa, x, weight, initial, epilogue, out).emit()
 
     return prim_func("dense_dynamic", arguments, body)
 

@@ -85,17 +85,34 @@ class TileRegisters(Protocol):
         """Writes 16 rows of 64 bytes, which begin `stride` elements apart."""
 
 
+class PairedPixels(Protocol):
+    """Products of registers that hold eight activations of two pixels with those that hold as many weights of two
+    channels: one adds eight products to the four sums of [pixel][channel].
+
+    form: how, in words for reports. CYCLES: of a dot of four products for a pixel and LANES channels.
+    SPREAD_CYCLES: what is made of a pixel's activations for a dot.
+    """
+
+    form: str
+    CYCLES: float
+    SPREAD_CYCLES: float
+
+    def add(self, sums: Expr, activations: Expr, weights: Expr) -> Expr:
+        """Returns the sums plus the products of u8 activations [2, 8] and s8 weights [2, 8]; wraps, never saturates."""
+
+
 class Isa(Protocol):
     """An instruction set; vectors are LANES int32, LANES float32 or 4 * LANES codes.
 
     NAME: of the kernels, as targets name them. REGISTERS: vectors held at once. dots: the fastest dot product that is
-    exact, for each bound of the sums of two products.
+    exact, for each bound of the sums of two products. pairs: what is faster for two pixels, where there is.
     """
 
     NAME: str
     LANES: int
     REGISTERS: int
     dots: Mapping[PairSums, Dot]
+    pairs: PairedPixels | None = None
 
     @property
     def tiles(self) -> TileRegisters | None:

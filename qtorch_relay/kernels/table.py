@@ -29,6 +29,7 @@ from qtorch_relay.kernels.arm.isas import DOTPROD, I8MM, NEON
 from qtorch_relay.kernels.concatenate import build_concatenate, concatenate_reference, pack_concatenate
 from qtorch_relay.kernels.conv2d import build_conv2d, build_dense, why_not_conv2d
 from qtorch_relay.kernels.conv2d_pack import pack_conv2d, pack_dense
+from qtorch_relay.kernels.conv2d_plan import pairs_for
 from qtorch_relay.kernels.dense_dynamic import build_dynamic_dense, pack_dynamic_dense, why_not_dynamic_dense
 from qtorch_relay.kernels.depthwise import build_depthwise, depthwise_dots, pack_depthwise, why_not_depthwise
 from qtorch_relay.kernels.depthwise_pairs import (
@@ -99,7 +100,13 @@ def _no_form(_spec: Any) -> str | None:
 
 
 def _form(isa: Isa, spec: Any) -> str | None:
-    """Returns in words how the products of a spec are computed."""
+    """Returns in words how the products of a convolution or dense layer are computed."""
+    pairs = pairs_for(isa, spec if isinstance(spec, Conv2dSpec) else spec.as_conv2d())
+    return (isa.dot_for(spec.pair_sums) if pairs is None else pairs).form
+
+
+def _depthwise_form(isa: Isa, spec: Conv2dSpec) -> str | None:
+    """Returns in words how the products of a depthwise convolution are computed."""
     return isa.dot_for(spec.pair_sums).form
 
 
@@ -207,7 +214,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             cases=share(cases.DEPTHWISE) + narrow(cases.NARROW_DEPTHWISE),
             benchmarks=benchmarks.DEPTHWISE,
             refine=partial(refine_conv2d, isa, dots=depthwise_dots),
-            form=partial(_form, isa),
+            form=partial(_depthwise_form, isa),
         ),
         Kernel(
             name=f"depthwise_pairs_u8s8s16s32_1{codes}__{suffix}",

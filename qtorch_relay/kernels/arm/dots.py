@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from qtorch_relay._tvm import T
 from qtorch_relay.kernels.arm.vectors import add_pairs, half
-from qtorch_relay.kernels.isa import DOT, Dot
+from qtorch_relay.kernels.isa import DOT, Dot, PairedPixels
 from qtorch_relay.kernels.one_step import OneStep
 from qtorch_relay.kernels.tir import Buffer, Expr, intrinsic, load, splat, vector
 from qtorch_relay.tir.math import rounded
@@ -51,11 +51,7 @@ class Sdot(ByElement):
 
 
 class Usdot(ByElement):
-    """usdot: four products of u8 and s8 summed into each lane; activations are read where they are.
-
-    Not usmmla, which multiplies twice as much in an instruction: it takes eight activations of two pixels, where the
-    loops take four of one, and where channels are no multiple of eight half of it would be padding.
-    """
+    """usdot: four products of u8 and s8 summed into each lane; activations are read where they are."""
 
     form = "usdot"
     SOURCE = "uint8"
@@ -63,6 +59,19 @@ class Usdot(ByElement):
     def add(self, accumulator: Expr, activations: Expr, weights: Expr) -> Expr:
         """Returns the accumulator plus four products; wraps, never saturates. By element its name is sudot."""
         return intrinsic("int32x4", "llvm.aarch64.neon.usdot", accumulator, activations, weights)
+
+
+class Usmmla(PairedPixels):
+    """usmmla: twice the products of usdot in an instruction, which takes as long."""
+
+    form = "usmmla"
+    CYCLES = 0.5
+    # one instruction puts eight codes of two pixels into a register
+    SPREAD_CYCLES = 0.25
+
+    def add(self, sums: Expr, activations: Expr, weights: Expr) -> Expr:
+        """Returns the sums plus the products of u8 activations [2, 8] and s8 weights [2, 8]; wraps, never saturates."""
+        return intrinsic("int32x4", "llvm.aarch64.neon.usmmla", sums, activations, weights)
 
 
 class WidenedPairs(Dot):

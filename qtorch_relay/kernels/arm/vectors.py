@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qtorch_relay._tvm import T
-from qtorch_relay.kernels.isa import DOT, Dot, Isa
+from qtorch_relay.kernels.isa import DOT, Dot, Isa, PairedPixels
 from qtorch_relay.kernels.spec import CodeDtype, PairSums
 from qtorch_relay.kernels.store_lanes import store_lanes
 from qtorch_relay.kernels.tir import Buffer, Expr, intrinsic, lanes_of, load, pick, splat, vector
@@ -27,6 +27,7 @@ class Neon(Isa):
 
     NAME: str
     dots: Mapping[PairSums, Dot]
+    pairs: PairedPixels | None = None
     LANES = 4
     REGISTERS = 32
     tiles = None
