@@ -18,7 +18,7 @@ help:
 	@echo "make zoo-float eleven networks as they are, in float, within 1e-4 of the output's range (long)"
 	@echo "make fuzz      random quantized networks against PyTorch, for MINUTES=10"
 	@echo "make bench     every bar: latency beside PyTorch, ONNX Runtime and OpenVINO, memory, start; an hour or more (BENCH=options)"
-	@echo "make arm-speed inner loops of the ARM kernels in llvm-mca, instructions of networks beside PyTorch and ONNX Runtime (an hour)"
+	@echo "make arm-speed inner loops of the ARM kernels in llvm-mca, instructions of networks beside PyTorch and ONNX Runtime (an hour; apt install llvm-19)"
 	@echo "make farm-arm  two emulated ARM boards behind a tracker share an accuracy run, and one is killed"
 	@echo "make board     download an arm64 board that qemu runs, for tests and trials (0.5 GB)"
 	@echo "make calibration  accuracy_reports/results/calibration.md: ways to calibrate compared (a minute or two)"

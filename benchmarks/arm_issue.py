@@ -1,10 +1,10 @@
 """How well the inner loops of the ARM kernels use the processor, by llvm-mca's models: emulation says nothing of time.
 
-python -m benchmarks.arm_issue [--mca llvm-mca-19] [--output FOLDER]
+python -m benchmarks.arm_issue [--mca PROGRAM] [--output FOLDER]
 
 For each instruction set, CPU and kernel: the loop with the most products of the machine code for the CPU, its
-multiply-accumulates (MACs) in a cycle, and what share that is of the same dot products alone, between registers.
-Writes arm_issue.json and arm_issue.md. Models of LLVM before 17 take neoverse-n1 and neoverse-v1 for cortex-a57.
+multiply-accumulates (MACs) in a cycle, and what share that is of the same dot products alone, between registers. Where
+something else limits the loop, what that is, and how much of it is reached. Writes arm_issue.json and arm_issue.md.
 """
 
 from __future__ import annotations
@@ -12,22 +12,21 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.llvm_mca import IN_ORDER, Simulation, newest_mca, simulate, version_of
 from qtorch_relay import target
 from qtorch_relay._tvm import tvm
+from qtorch_relay.errors import told_and_exited
 from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec
 from qtorch_relay.kernels.table import select
 
 RESULTS = Path(__file__).with_name("results")
-ITERATIONS = 200
 
-MACS = {"sdot": 16, "usdot": 16, "sudot": 16, "smull": 8, "smull2": 8, "smlal": 8, "smlal2": 8}
+MACS = {"usmmla": 32, "sdot": 16, "usdot": 16, "sudot": 16, "smull": 8, "smull2": 8, "smlal": 8, "smlal2": 8}
 """Products of an instruction."""
 
 ISSUED = (*MACS, "sadalp")
@@ -40,6 +39,9 @@ CPUS = {
 }
 MODELLED_AS = {"cortex-a57", "cortex-a72", "cortex-a76"}
 """CPUs for which LLVM has the model of cortex-a57."""
+
+BAR = 0.9
+PRODUCTS, ONE_BY_ONE = "dot products", "instructions one by one"
 
 FEATURES = {"arm-neon": "+neon", "arm-dotprod": "+dotprod", "arm-i8mm": "+dotprod,+i8mm"}
 
@@ -57,8 +59,8 @@ KERNELS: dict[str, Any] = {
 class Row:
     """A loop on a CPU.
 
-    macs, instructions: of one iteration. macs_per_cycle, peak: of the loop, and of its dot products alone. issued: the
-    share of what the processor's units allow all its instructions. stack: how many of them use the stack.
+    macs, instructions: of one iteration. macs_per_cycle, peak: of the loop, and of its dot products alone.
+    limit, reached: what bounds the loop, and the share of it that is reached. stack: instructions that use the stack.
     """
 
     isa: str
@@ -70,7 +72,8 @@ class Row:
     cycles: float
     macs_per_cycle: float
     peak: float
-    issued: float
+    limit: str
+    reached: float
     stack: int
 
     @property
@@ -122,39 +125,30 @@ def _peak_code(code: Sequence[str]) -> list[str]:
             for index in range(12)
         ]
     # usdot by element is sudot
-    name = min(kinds & {"sdot", "sudot", "usdot"})
-    second = "v31.16b" if name == "usdot" else "v31.4b[0]"
+    name = min(kinds & {"sdot", "sudot", "usdot", "usmmla"})
+    second = "v31.16b" if name in ("usdot", "usmmla") else "v31.4b[0]"
     return [f"{name} v{index}.4s, v30.16b, {second}" for index in range(24)]
-
-
-def simulate(mca: str, isa: str, cpu: str, code: Sequence[str]) -> tuple[float, float]:
-    """Returns (cycles of an iteration, cycles that the busiest unit or the decoder alone would take)."""
-    command = [mca, "-mtriple=aarch64-linux-gnu", f"-mcpu={cpu}", f"-mattr={FEATURES[isa]}"]
-    done = subprocess.run(
-        [*command, f"-iterations={ITERATIONS}"],
-        input="\n".join(code) + "\n",
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-500:]}")
-    cycles, bound = (
-        float(re.search(rf"{name}:\s+([\d.]+)", done.stdout)[1])  # type: ignore[index]
-        for name in ("Total Cycles", "Block RThroughput")
-    )
-    return cycles / ITERATIONS, bound
 
 
 def measure(mca: str, isa: str, cpu: str, name: str, spec: Any) -> Row:
     """Returns the row of a kernel: of its loops, the one with the most products."""
     loop = max(inner_loops(assembly(isa, cpu, spec)), key=macs_of)
-    cycles, bound = simulate(mca, isa, cpu, loop)
+    ran = simulate(mca, cpu, FEATURES[isa], loop)
     peak_code = _peak_code(loop)
-    peak_cycles, _ = simulate(mca, isa, cpu, peak_code)
+    alone = simulate(mca, cpu, FEATURES[isa], peak_code)
     form = select(isa, spec).form(spec) or ""
-    rates = macs_of(loop) / cycles, macs_of(peak_code) / peak_cycles
-    return Row(isa, cpu, name, form, macs_of(loop), len(loop), cycles, *rates, min(bound / cycles, 1), on_stack(loop))
+    rates = macs_of(loop) / ran.cycles, macs_of(peak_code) / alone.cycles
+    limit = _limit(cpu, ran, rates[0] / rates[1])
+    return Row(isa, cpu, name, form, macs_of(loop), len(loop), ran.cycles, *rates, *limit, on_stack(loop))
+
+
+def _limit(cpu: str, ran: Simulation, share: float) -> tuple[str, float]:
+    """Returns what bounds a loop that has this share of its products' peak, and how much of that it reaches."""
+    if share >= BAR:
+        return PRODUCTS, min(share, 1.0)
+    if cpu in IN_ORDER:
+        return ONE_BY_ONE, min(ran.one_by_one / ran.cycles, 1.0)
+    return ran.busiest_unit, min(ran.busiest_cycles / ran.cycles, 1.0)
 
 
 def specs_of(isa: str) -> dict[str, Any]:
@@ -171,43 +165,42 @@ def specs_of(isa: str) -> dict[str, Any]:
 
 def to_markdown(rows: Sequence[Row], model: str) -> str:
     """Returns a table."""
-    columns = ("ISA", "CPU model", "kernel", "dot products", "instructions", "MACs", "MACs / instruction")
-    columns += ("MACs / cycle", "peak", "share", "issued", "on the stack")
+    columns = ("ISA", "CPU model", "kernel", "dot products", "limit", "reached", "MACs / cycle", "peak")
+    columns += ("share of peak", "instructions", "MACs / instruction", "on the stack")
     lines = [
         f"Made by `python -m benchmarks.arm_issue` with {model}. One iteration of the loop with the most products.",
-        "MACs are multiply-accumulates; peak is that of the loop's dot products alone, share what the loop has of it;",
-        "issued is the share of what the processor's units allow all its instructions.",
+        "MACs are multiply-accumulates. Peak is that of the loop's dot products alone, between registers;",
+        "requantization counts in the loop, not in the peak. Limit is what bounds the loop, and reached the share of",
+        f"it: the products where they have {BAR:.0%} of their peak; else on processors that run instructions in any",
+        "order the unit that works most of the cycles, and on those that run them in order all instructions one by",
+        "one, each at the rate of many like it (there the models let few loads go beside a product).",
         "",
         f"| {' | '.join(columns)} |",
-        "|---|---|---|---" + "|---:" * (len(columns) - 4) + "|",
+        "|---|---|---|---|---" + "|---:" * (len(columns) - 5) + "|",
     ]
     for row in rows:
         cpu = f"{row.cpu} (as cortex-a57)" if row.cpu in MODELLED_AS else row.cpu
-        lines.append(
-            f"| {row.isa} | {cpu} | {row.kernel} | {row.form} | {row.instructions} | {row.macs} "
-            f"| {row.macs / row.instructions:.1f} | {row.macs_per_cycle:.1f} | {row.peak:.1f} | {row.share:.0%} "
-            f"| {row.issued:.0%} | {row.stack} |"
-        )
+        figures = (f"{row.reached:.0%}", f"{row.macs_per_cycle:.1f}", f"{row.peak:.1f}", f"{row.share:.0%}")
+        counts = (str(row.instructions), f"{row.macs / row.instructions:.1f}", str(row.stack))
+        lines.append(f"| {' | '.join((row.isa, cpu, row.kernel, row.form, row.limit, *figures, *counts))} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found = (f"llvm-mca-{version}" for version in (21, 20, 19, 18, 17))
-    newest = next((name for name in found if shutil.which(name)), "llvm-mca")
-    parser.add_argument("--mca", default=newest, help="LLVM's machine code analyzer, 17 or newer (apt install llvm-19)")
+    parser.add_argument("--mca", help="LLVM's machine code analyzer, 17 or newer; default: the newest found")
     parser.add_argument("--isa", default="", help="only this one")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
-    version = subprocess.run([options.mca, "--version"], capture_output=True, text=True, check=True).stdout
-    model = "llvm-mca of LLVM " + re.search(r"version (\d+\.\d+)", version)[1]  # type: ignore[index]
+    mca = options.mca or newest_mca()
+    model = "llvm-mca of LLVM {}.{}".format(*version_of(mca))
     rows = []
     for isa, cpus in CPUS.items():
         if options.isa not in ("", isa):
             continue
         for cpu in cpus:
             for name, spec in specs_of(isa).items():
-                rows.append(measure(options.mca, isa, cpu, name, spec))
+                rows.append(measure(mca, isa, cpu, name, spec))
                 print(to_markdown(rows[-1:], model).splitlines()[-1], flush=True)
     data = {"model": model, "rows": [{**asdict(row), "share": row.share} for row in rows]}
     (options.output / "arm_issue.json").write_text(json.dumps(data, indent=1) + "\n")
@@ -215,4 +208,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told_and_exited():
+        main()

@@ -162,7 +162,23 @@ def _cycles_by_element(pixels: int, vectors: int, dots: int, real: bool, unit: D
     latency = 2 if unit.in_pairs else 4
     per_dot = max(accumulators * unit.dot_cycles + pixels * unit.spread_cycles, latency) + 0.3 * loads
     epilogue = (8.0 if real else 6.0) + (2.5 if unit.in_pairs else 1.5)
-    return dots * per_dot + accumulators * (epilogue + 1) + 10
+    # codes of 4, 2 or 1 vectors are stored at once
+    stores = pixels * (vectors // 4 + vectors % 4 // 2 + vectors % 2)
+    tile = accumulators * (epilogue + 0.5) + 2 * stores + 10
+    return dots * per_dot + tile + 1.5 * _on_stack(pixels, vectors, dots, unit)
+
+
+def _on_stack(pixels: int, vectors: int, dots: int, unit: DotUnit) -> int:
+    """Returns how many registers of weights a tile reads from the stack.
+
+    The code of a short reduction is straight, and LLVM takes its weights out of the loop over tiles: those that do not
+    fit beside the accumulators, what is read of pixels and about 6 constants of the epilogue go to the stack. Longer
+    reductions, and products of several instructions, remain loops.
+    """
+    weights = dots * vectors
+    if unit.dot_cycles > 1 or weights > unit.registers:
+        return 0
+    return max(0, weights + pixels * vectors + pixels + 6 - unit.registers)
 
 
 def choose_chunks(

@@ -30,6 +30,9 @@ from qtorch_relay.kernels.tir import (
     store,
 )
 
+VECTORS_IN_REGISTERS = 2
+"""Vectors of channels of which the weights of a 3x3 window, tiles and what requantizes them fit into 32 registers."""
+
 MAX_TAPS = 64
 """Most taps of a window: the code of a tile is unrolled over them."""
 
@@ -187,9 +190,15 @@ class _Nest:
                 out_row = T.bind(T.min(group * plan.rows, spec.out_h - plan.rows))
                 self._interleave(image, T.bind(out_row * spec.stride[0] - spec.padding[0]), block, rows)
                 out_start = T.bind((image * spec.out_h + out_row) * spec.out_w)
-                with T.serial(0, -(-spec.out_w // plan.columns)) as tile:
-                    out_column = T.bind(T.min(tile * plan.columns, spec.out_w - plan.columns))
-                    self._tile(rows, out_column, out_start + out_column, block)
+                for vectors in self._vectors_at_once(blocks.vectors):
+                    with T.serial(0, -(-spec.out_w // plan.columns)) as tile:
+                        out_column = T.bind(T.min(tile * plan.columns, spec.out_w - plan.columns))
+                        self._tile(rows, out_column, out_start + out_column, block, vectors)
+
+    def _vectors_at_once(self, count: int) -> list[range]:
+        """Returns the vectors of a block that tiles take at once: all, or those whose weights stay in registers."""
+        size = count if self.isa.multiplies_memory else VECTORS_IN_REGISTERS
+        return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
     def _in_columns(self) -> tuple[int, int]:
         """Returns (padding columns on the left, input columns read)."""
@@ -256,15 +265,15 @@ class _Nest:
             for i, piece in enumerate(self.isa.interleave(values)):
                 store(rows, piece, target + i * lanes_of(piece), lanes_of(piece))
 
-    def _tile(self, rows: Buffer, out_column: Expr, out_pixel: Expr, block: _Block) -> None:
-        """Emits plan.rows x plan.columns output pixels of a block, one vector of channels after the other."""
+    def _tile(self, rows: Buffer, out_column: Expr, out_pixel: Expr, block: _Block, vectors: range) -> None:
+        """Emits plan.rows x plan.columns output pixels of some vectors of a block, one after the other."""
         spec, plan, lanes = self.spec, self.plan, self.isa.LANES
         dots = self.isa.dot_for(spec.pair_sums)
         pixels = [(row, column) for row in range(plan.rows) for column in range(plan.columns)]
         size, column_bytes = self._column_bytes(1), self._column_bytes(block.vectors)
         in_start = T.bind(out_column * (spec.stride[1] * column_bytes))
         values: list[list[Expr]] = [[] for _ in pixels]
-        for j in range(block.vectors):
+        for j in vectors:
             start = T.bind(load(self.init, block.lane + j * lanes, lanes))
             accumulators = dict.fromkeys(pixels, start)
             weights = {
@@ -291,7 +300,9 @@ class _Nest:
             for value, pixel in zip(values, pixels, strict=True):
                 value.append(accumulators[pixel])
         addresses = [
-            (out_pixel + row * spec.out_w + column) * spec.out_channels + block.channel for row, column in pixels
+            (out_pixel + row * spec.out_w + column) * spec.out_channels + block.channel + vectors.start * lanes
+            for row, column in pixels
         ]
-        channels = min(block.vectors * lanes, spec.in_channels)
-        self.epilogue.emit(values, block.lane, self.out, addresses, channels, self.isa.interleaved_order(block.vectors))
+        channels = min(len(vectors) * lanes, spec.in_channels)
+        order = self.isa.interleaved_order(len(vectors))
+        self.epilogue.emit(values, block.lane + vectors.start * lanes, self.out, addresses, channels, order)

@@ -18,8 +18,8 @@ SPECS = {
     "1x1": Conv2dSpec(1, 14, 14, 256, 256, 1, 1),
     "dense": DenseSpec(64, 256, 512),
 }
-LOADS = ("ldr", "ldur", "ldp", "ld1r", "tbl")
-COUNTING = ("add", "sub", "subs", "cmp", "mov")
+LOADS_AND_SHUFFLES = ("ldr", "ldur", "ldp", "ld1r", "tbl", "zip1", "zip2")
+COUNTING = ("add", "adds", "sub", "subs", "cmp", "mov")
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
@@ -31,7 +31,7 @@ COUNTING = ("add", "sub", "subs", "cmp", "mov")
         ("arm-neon", "cortex-a72", "s16", {"smull", "smlal2"}, 4.3),
         ("arm-dotprod", "cortex-a76", "s32", {"sdot"}, 12.5),
         ("arm-dotprod", "neoverse-n1", "s32", {"sdot"}, 12.5),
-        ("arm-i8mm", "neoverse-v1", "s32", {"sudot"}, 12.5),
+        ("arm-i8mm", "neoverse-v1", "s32", {"usmmla"}, 20.0),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -43,12 +43,31 @@ def test_inner_loops_are_dot_products(
     for loop in loops:
         names = [line.split()[0] for line in loop]
         assert {name for name in names if name in MACS} == products
-        assert set(names) <= {*products, "sadalp", *LOADS, *COUNTING}
+        assert set(names) <= {*products, "sadalp", *LOADS_AND_SHUFFLES, *COUNTING}
         assert on_stack(loop) == 0
     largest = max(loops, key=macs_of)
     assert macs_of(largest) / len(largest) >= macs_per_instruction
-    if isa != "arm-neon":
+    if isa == "arm-dotprod":
         assert all(re.search(r"\.4b\[[0-3]\]$", line) for line in largest if line.split()[0] in MACS)
+
+
+def test_one_row_and_odd_channels_are_left_to_dot_products_of_one_pixel() -> None:
+    for spec in (DenseSpec(1, 256, 512), Conv2dSpec(1, 14, 14, 12, 256, 1, 1)):
+        names = {line.split()[0] for loop in inner_loops(assembly("arm-i8mm", "neoverse-v1", spec)) for line in loop}
+        assert "usmmla" not in names
+        assert names & {"usdot", "sudot"}
+
+
+@pytest.mark.parametrize(("isa", "cpu"), [("arm-dotprod", "neoverse-v1"), ("arm-i8mm", "neoverse-v1")])
+def test_weights_of_depthwise_windows_stay_in_registers(isa: str, cpu: str) -> None:
+    spec = Conv2dSpec(1, 28, 28, 192, 192, 3, 3, padding=(1, 1, 1, 1), groups=192)
+    assert on_stack(max(inner_loops(assembly(isa, cpu, spec)), key=macs_of)) == 0
+
+
+def test_the_a55_loads_one_register_at_a_time() -> None:
+    loops = inner_loops(assembly("arm-dotprod", "cortex-a55", CONV3X3))
+    assert loops
+    assert not any(re.match(r"ldp\s+q", line) for loop in loops for line in loop)
 
 
 @pytest.mark.parametrize(
