@@ -6,6 +6,7 @@ import importlib
 import inspect
 import re
 import sys
+import traceback
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from calibration.fusion import first_line
-from qtorch_relay.errors import CalibrationError, ModelFileError
+from qtorch_relay.errors import CalibrationError, ModelFileError, QTorchRelayError
 
 ACCEPTED = (
     "accepted are package.module:function, a function without arguments that returns the float nn.Module (with "
@@ -64,6 +65,8 @@ def _call(source: str) -> Any:
         raise CalibrationError(
             f"{source}: there is no module {error.name}; run this where it can be imported (PYTHONPATH)"
         ) from None
+    except Exception as error:  # whatever a user's module does when it is imported
+        raise CalibrationError(f"{source}: importing {module_name} raises {_told(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
         raise CalibrationError(f"{source}: {module_name} has no function {name}")
@@ -71,7 +74,18 @@ def _call(source: str) -> Any:
         inspect.signature(function).bind()
     except TypeError as error:
         raise CalibrationError(f"{source}: {name} is called without arguments, but: {error}") from None
-    return function()
+    try:
+        return function()
+    except QTorchRelayError:
+        raise
+    except Exception as error:  # it is the user's, and may raise anything
+        raise CalibrationError(f"{source} raises {_told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    """Returns an error's type, what it says and the line that raised it."""
+    *_, frame = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__}: {first_line(error)} ({frame.filename}:{frame.lineno})"
 
 
 def _load(path: Path) -> Any:
@@ -121,7 +135,8 @@ def load_data(path: Path) -> Any:
             raise ModelFileError(
                 f"{path} holds a pickled {found[1]}, which could run anything, so it is not unpickled; {ACCEPTED}"
             ) from None
-        raise ModelFileError(f"{path} cannot be read by torch.load: {first_line(error)}; {ACCEPTED}") from None
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise ModelFileError(f"{path} is no file of torch.save, or damaged ({reason}); {ACCEPTED}") from None
 
 
 def _torch_layers() -> list[Any]:

@@ -25,6 +25,8 @@ def check_output_path(path: Path) -> None:
         # A rename would put the file in the place of the device itself: of /dev/null, for every program.
         raise OutputPathError(f"cannot write {path}: it is a device or a pipe; give the name of a file")
     folder = goal.parent if path.is_symlink() else path.parent
+    if folder.exists() and not folder.is_dir():
+        raise OutputPathError(f"cannot write {path}: {folder} is a file, not a folder")
     if not folder.is_dir():
         raise OutputPathError(f"cannot write {path}: the folder {folder} does not exist; make it first")
     if not os.access(folder, os.W_OK):

@@ -29,6 +29,7 @@ TIR = (
     "qtorch_relay.tir.gelu",
     "qtorch_relay.tir.layer_norm",
     "qtorch_relay.tir.matmul",
+    "qtorch_relay.tir.attention",
     "qtorch_relay.tir.cpu_description",
 )
 

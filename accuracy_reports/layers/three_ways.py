@@ -53,15 +53,27 @@ def compare_three_ways(
     batches: the model's inputs, one array each, of the sizes in input_infos; as many as wanted.
     place: takes the compiled program to where it runs. progress: told the number of images that are done.
 
-    Raises: InvalidInputError if there is no batch; what compiling and run_reference raise.
+    Raises:
+        InvalidInputError: there is no batch, or the float model is quantized.
+        QTorchRelayError: what compiling and run_reference raise.
     """
     captured = capture_model(model, input_infos, engine)
-    floats = None if float_model is None else capture_model(float_model, input_infos, engine)
+    floats = None if float_model is None else _capture_float(float_model, input_infos, engine, float_name)
     run = ThreeWays(captured, floats, target, kernels=kernels, place=place)
     for batch in batches:
         run.add(list(batch))
         progress(run.images)
     return run.layers(None if floats is None else float_name)
+
+
+def _capture_float(model: Any, input_infos: Any, engine: str | None, name: str) -> CapturedModel:
+    captured = capture_model(model, input_infos, engine)
+    quantized = next((node for node in captured.graph.walk() if node.name.startswith("quantized::")), None)
+    if quantized is not None:
+        raise InvalidInputError(
+            f"{name} is quantized: it has {quantized.name}; give the float model that the int8 one was made from"
+        )
+    return captured
 
 
 @dataclass

@@ -44,7 +44,7 @@ def load_model(path: str | os.PathLike[str]) -> torch.jit.ScriptModule | torch.e
         raise ModelFileError(f"{file} is damaged ({error}); save it again") from error
     if altered is not None:
         raise ModelFileError(f"{file} is damaged: the checksum of its member {altered} differs; save it again")
-    if "lib.so" in names and "manifest.json" in names:
+    if "manifest.json" in names and any(name.endswith(".so") for name in names):
         raise ModelFileError(
             f"{file} is a bundle, compiled already: qtorch_relay.load reads it, "
             "`qtorch-relay run` too if it is named .qtr"

@@ -33,12 +33,21 @@ class ThreeWaysRequest:
 
 
 def check_three_ways(float_model: Path | None, output: Path | None) -> None:
-    """Raises InvalidInputError for a record without layers, OutputPathError for one that cannot be written."""
-    if output is None:
-        return
-    if float_model is None:
-        raise InvalidInputError("-o writes the layers compared with the float model; give that with --float")
-    check_output_path(output)
+    """Raises before any work what would be raised after most of it.
+
+    Raises:
+        ModelFileError: the float model cannot be read.
+        InvalidInputError: a record of layers is asked for without a float model.
+        OutputPathError: it cannot be written.
+    """
+    if output is not None:
+        if float_model is None:
+            raise InvalidInputError("-o writes the layers compared with the float model; give that with --float")
+        check_output_path(output)
+    if float_model is not None:
+        from qtorch_relay.capture.files import load_model
+
+        load_model(float_model)
 
 
 def compare_layers(request: ThreeWaysRequest, place: Any, output: Path | None) -> Layers:

@@ -42,6 +42,10 @@ class Evil:
         return Path.write_text, (self.path, "run")
 
 
+def raising() -> nn.Module:
+    raise ValueError("no weights here")
+
+
 def test_a_function() -> None:
     model = open_float_model("tests.calibration.networks:mobile")
     assert type(model).__name__ == "Mobile"
@@ -98,10 +102,10 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
     assert "no such file, and not package.module:function either" in refuse(tmp_path / "absent.pt")
     assert "is not a file" in refuse(tmp_path)
     (tmp_path / "noise.pt").write_bytes(b"noise")
-    assert "cannot be read by torch.load" in refuse(tmp_path / "noise.pt")
+    assert "is no file of torch.save, or damaged" in refuse(tmp_path / "noise.pt")
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
-    assert "cannot be read by torch.load" in refuse(weights)
+    assert "is no file of torch.save, or damaged" in refuse(weights)
 
 
 def test_functions_that_give_something_else(tmp_path: Path) -> None:
@@ -110,6 +114,7 @@ def test_functions_that_give_something_else(tmp_path: Path) -> None:
     assert "is called without arguments, but: missing a required argument: 'size'" in refuse(
         f"{HERE}:needs_an_argument"
     )
+    assert "raises ValueError: no weights here (" in refuse(f"{HERE}:raising")
     assert "gives a int, not an nn.Module" in refuse(f"{HERE}:no_module")
     assert "returns TorchScript" in refuse(f"{HERE}:scripted")
     assert "is quantized already" in refuse(f"{HERE}:quantized")

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+import qtorch_relay
 from qtorch_relay.capture.engine import quantized_engine, resolve_engine
 from qtorch_relay.capture.inputs import InputArgument, InputSpec, parse_input_infos
 from qtorch_relay.capture.reference import run_reference
 from qtorch_relay.capture.torchscript import capture_model, from_torch
-from qtorch_relay.errors import EngineError, InvalidInputError, ModelFileError
+from qtorch_relay.errors import EngineError, FloatModelWarning, InvalidInputError, ModelFileError
 from qtorch_relay.qparams import PerTensor
 
 
@@ -55,9 +56,9 @@ def misnamed(path, model_file):
 
 
 def bundle(path, model):
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("manifest.json", "{}")
-        archive.writestr("lib.so", "")
+    with pytest.warns(FloatModelWarning):
+        compiled = qtorch_relay.compile(str(model), [("x", (1, 4))])
+    compiled.save(path)
 
 
 BAD_FILES = [

@@ -54,4 +54,6 @@ def test_a_record_without_a_float_model_is_refused(
     assert "--float" in capsys.readouterr().err
     assert run(monkeypatch, model, "--input", "x:2,3,12,12", "--float", tmp_path / "none.pt", "-o", record) == 2
     assert "none.pt" in capsys.readouterr().err
+    assert run(monkeypatch, model, "--input", "x:2,3,12,12", "--float", model, "-o", record) == 2
+    assert "int8.pt is quantized: it has quantized::conv2d" in capsys.readouterr().err
     assert not record.exists()
