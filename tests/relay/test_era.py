@@ -101,7 +101,8 @@ def relay_text(case: RelayCase) -> str:
 def test_the_demos_network() -> None:
     images = np.random.default_rng(1).normal(size=(32, *SHAPE[1:])).astype(np.float32)
     runs = {
-        run.program: run for run in run_network("digits", digits_network(), images, "fbgemm", (DEFAULT, EXACT, LAYERS, PEER))
+        run.program: run
+        for run in run_network("digits", digits_network(), images, "fbgemm", (DEFAULT, EXACT, LAYERS, PEER))
     }
     for program in (DEFAULT, EXACT):
         assert (runs[program].error, runs[program].differing, runs[program].same_top1) == ("", 0, True)

@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cpus", nargs="+", choices=tuple(CPUS), default=tuple(CPUS))
     parser.add_argument("--image-size", type=int, metavar="PIXELS", help="default: each network's own")
     parser.add_argument("--outputs-only", action="store_true", help="do not run the program that returns every layer")
+    parser.add_argument("--layers-size", type=int, metavar="PIXELS", help="image size for every layer, if another")
+    parser.add_argument("--no-rpc", action="store_true", help="run on the board only, not from here through RPC")
     parser.add_argument("--output", type=Path, default=_DOCS / "zoo_arm.json", metavar="FILE.json")
     parser.add_argument("--keep", action="store_true", help="keep the rows in FILE.json that this run does not make")
     options = parser.parse_args(arguments)
@@ -50,13 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for model, engine in jobs:
             bars.update(task, description=f"{model}, {engine}")
             with tempfile.TemporaryDirectory(prefix="qtorch_relay_zoo_") as folder:
-                size, every_layer = options.image_size, not options.outputs_only
-                for row in compare(model, engine, options.cpus, Path(folder), size, every_layer):
+                sizes = options.image_size, not options.outputs_only, options.layers_size
+                for row in compare(model, engine, options.cpus, Path(folder), *sizes, through_rpc=not options.no_rpc):
                     rows[row.model, row.engine, row.cpu] = row
                     _write(options.output, list(rows.values()))
                     bars.advance(task)
     print(to_markdown(list(rows.values())))
-    return 1 if any(row.differing + row.floats_differing for row in rows.values()) else 0
+    return 1 if any(row.wrong for row in rows.values()) else 0
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
@@ -64,16 +66,16 @@ def to_markdown(rows: Sequence[Row]) -> str:
     found = {(row.model, row.engine, row.cpu): row for row in rows}
     cpus = [cpu for cpu in CPUS if any(row.cpu == cpu for row in rows)]
     lines = [
-        f"| model | engine | layers | elements | {' | '.join(f'{cpu} ({CPUS[cpu]})' for cpu in cpus)} |",
-        "|---|---|---|---|" + "---|" * len(cpus),
+        f"| model | engine | layers | elements | {' | '.join(f'{cpu} ({CPUS[cpu]})' for cpu in cpus)} | through RPC |",
+        "|---|---|---|---|" + "---|" * (len(cpus) + 1),
     ]
     for model, engine in dict.fromkeys((row.model, row.engine) for row in rows):
         mine = [found.get((model, engine, cpu)) for cpu in cpus]
         first = next(row for row in mine if row is not None)
         cells = ["" if row is None else str(row.differing + row.floats_differing) for row in mine]
-        lines.append(
-            f"| {model} | {engine} | {first.layers or 'outputs'} | {first.codes + first.floats} | {' | '.join(cells)} |"
-        )
+        cells.append(", ".join("" if row is None or not row.rpc_elements else str(row.rpc_differing) for row in mine))
+        cells = [_layers(first), str(first.codes + first.floats), *cells]
+        lines.append(f"| {model} | {engine} | {' | '.join(cells)} |")
     lines += ["", "| model | target | kernels | int8 weights MB | bundle MB | more than weights MB | memory MB |"]
     lines.append("|---|---|---|---|---|---|---|")
     for row in rows:
@@ -83,6 +85,13 @@ def to_markdown(rows: Sequence[Row]) -> str:
         cells = [f"{size / _MB:.2f}" for size in figures]
         lines.append(f"| {row.model} | {row.target} | {row.kernels} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _layers(row: Row) -> str:
+    """Returns of which layers elements were compared, in words."""
+    if not row.layers:
+        return "outputs"
+    return f"{row.layers} at {row.layers_pixels} pixels" if row.layers_pixels else str(row.layers)
 
 
 def _read(path: Path) -> dict[tuple[str, str, str], Row]:
@@ -97,8 +106,10 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
     about = (
         "# Networks on emulated ARM boards\n\n"
         "`make zoo-arm`: elements of outputs, and of all layers where their number is told, that differ from "
-        "PyTorch's; run under qemu from one bundle with a program for each target. Floats are dequantized codes, and "
-        "equal to the bit.\nThe bundle's size is that with one program; memory is what the process takes after a run "
+        "PyTorch's; run under qemu from one bundle with a program for each target: by the board's own runtime, and, "
+        "where it is told for each of the CPUs, uploaded to a stock RPC server there and run from the desk. Outputs are "
+        "those of a whole image, layers too unless their pixels are told. Floats are dequantized codes, and equal to "
+        "the bit.\nThe bundle's size is that with one program; memory is what the process takes after a run "
         "beyond the interpreter: numpy, TVM's runtime, code, weights and activations.\n\n"
     )
     with atomic_write(path.with_suffix(".md")) as file:

@@ -17,8 +17,11 @@ from qtorch_relay.frontend.importer import import_graph
 from qtorch_relay.pipeline import compile_imported
 from qtorch_relay.qparams import QuantizedTensor
 from qtorch_relay.runtime import CompiledModel
-from qtorch_relay.runtime.bundle import read_manifest
+from qtorch_relay.runtime.bundle import read_manifest, read_variants
 from qtorch_relay.runtime.interface import PYTORCH, Golden
+from qtorch_relay.runtime.remote_address import Address
+from qtorch_relay.runtime.remote_model import place
+from qtorch_relay.runtime.remote_session import connect
 from qtorch_relay.target import resolve
 from tools.emulated_board import Board, BoardError
 from tools.zoo_arm.networks import captured_network
@@ -35,6 +38,8 @@ class Row:
     floats_differing: of those outputs and layers that are floats.
     weight_bytes: of the model's int8 weights; bundle_bytes: of a bundle with the program for this target alone.
     memory_bytes: what the bundle takes once it ran, with numpy and TVM's runtime, beyond the interpreter alone.
+    layers_pixels: height of the image on which every layer was compared, 0 if that of the outputs.
+    rpc_elements, rpc_differing: of the same, uploaded to a stock RPC server on the board and run from here.
     """
 
     model: str
@@ -50,40 +55,61 @@ class Row:
     bundle_bytes: int
     memory_bytes: int
     kernels: int
+    layers_pixels: int = 0
+    rpc_elements: int = 0
+    rpc_differing: int = 0
+
+    @property
+    def wrong(self) -> int:
+        """Elements that differ, whichever way they were run."""
+        return self.differing + self.floats_differing + self.rpc_differing
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A bundle, its inputs, and what PyTorch gives for each of its outputs."""
+
+    bundle: Path
+    inputs: Sequence[npt.NDArray[Any]]
+    expected: Sequence[Any]
 
 
 def compare(
-    model: str, engine: str, cpus: Sequence[str], folder: Path, image_size: int | None = None, every_layer: bool = True
+    model: str,
+    engine: str,
+    cpus: Sequence[str],
+    folder: Path,
+    image_size: int | None = None,
+    every_layer: bool = True,
+    layers_size: int | None = None,
+    through_rpc: bool = True,
 ) -> Iterator[Row]:
     """Yields a row for each CPU.
 
-    every_layer: also run the program that returns every layer, so that no difference is hidden by what comes after it.
+    every_layer: also run the program that returns every layer, so that no difference is hidden by what comes after it;
+    layers_size: on an image of this size. through_rpc: also run all from here, on the board's RPC server.
     """
     captured, inputs = captured_network(model, engine, image_size)
     reference = run_reference(captured, inputs)
     targets = [CPUS[cpu] for cpu in cpus]
     golden = Golden(tuple(inputs), tuple(map(_array, reference.flat_outputs)), PYTORCH)
     deployed = _compile(import_graph(captured.graph), targets, folder / "deployed.qtr", golden)
-    outputs = [(deployed, reference.flat_outputs)]
-    layers = 0
+    trials = [Trial(deployed, inputs, reference.flat_outputs)]
+    layers = layers_pixels = 0
     if every_layer:
-        imported = import_graph(captured.graph, all_layers=True)
-        layers = len(imported.layers)
-        bundle = _compile(imported, targets, folder / "layers.qtr")
-        outputs.append((bundle, [reference.values[layer.name] for layer in imported.layers]))
-    np.savez(folder / "inputs.npz", *inputs)
+        trial, layers = _every_layer(model, engine, targets, folder / "layers.qtr", layers_size or image_size)
+        trials.append(trial)
+        height = trial.inputs[0].shape[2]
+        layers_pixels = height if height != inputs[0].shape[2] else 0
     for cpu in cpus:
         board, counts = Board(cpu), Counts()
-        memory_bytes, kernels = 0, 0
-        for bundle, expected in outputs:
-            told, found = _run(board, bundle, folder)
-            if told["target"] != CPUS[cpu]:
-                raise BoardError(f"on {cpu} the program for {told['target']} was taken, not that for {CPUS[cpu]}")
-            for theirs, ours in zip(expected, found, strict=True):
-                counts.add(theirs, ours)
-            if bundle is deployed:
-                memory_bytes = told["memory_bytes"]
-                kernels = sum(_report(bundle, CPUS[cpu]).get("kernels", {}).values())
+        memory_bytes = 0
+        for trial in trials:
+            told, found = _run(board, trial, folder)
+            _check_target(cpu, told["target"])
+            counts.add_all(trial.expected, found)
+            memory_bytes = memory_bytes or told["memory_bytes"]
+        rpc = _through_rpc(board, trials) if through_rpc else Counts()
         yield Row(
             model,
             engine,
@@ -97,8 +123,38 @@ def compare(
             _weight_bytes(captured.graph),
             _bundle_bytes(deployed, CPUS[cpu]),
             memory_bytes,
-            kernels,
+            sum(_report(deployed, CPUS[cpu]).get("kernels", {}).values()),
+            layers_pixels,
+            rpc.codes + rpc.floats,
+            rpc.differing + rpc.floats_differing,
         )
+
+
+def _every_layer(
+    model: str, engine: str, targets: Sequence[str], path: Path, image_size: int | None
+) -> tuple[Trial, int]:
+    """Returns the program that returns every layer, and their number."""
+    captured, inputs = captured_network(model, engine, image_size)
+    reference = run_reference(captured, inputs)
+    imported = import_graph(captured.graph, all_layers=True)
+    expected = [reference.values[layer.name] for layer in imported.layers]
+    return Trial(_compile(imported, targets, path), inputs, expected), len(imported.layers)
+
+
+def _through_rpc(board: Board, trials: Sequence[Trial]) -> Counts:
+    """Runs bundles on a board's stock RPC server and returns what differs."""
+    counts = Counts()
+    with board.rpc_server() as server, connect(Address(server.host, server.port), timeout_s=_TIMEOUT_S) as session:
+        for trial in trials:
+            placed = place(session, read_variants(trial.bundle), trial.bundle.name)
+            _check_target(board.cpu, placed.target.name)
+            counts.add_all(trial.expected, placed.run_flat(list(trial.inputs)))
+    return counts
+
+
+def _check_target(cpu: str, target: str) -> None:
+    if target != CPUS[cpu]:
+        raise BoardError(f"on {cpu} the program for {target} was taken, not that for {CPUS[cpu]}")
 
 
 class Counts:
@@ -106,6 +162,11 @@ class Counts:
 
     def __init__(self) -> None:
         self.codes = self.differing = self.floats = self.floats_differing = 0
+
+    def add_all(self, theirs: Sequence[Any], ours: Sequence[npt.NDArray[Any]]) -> None:
+        """Counts all tensors of a run."""
+        for one, other in zip(theirs, ours, strict=True):
+            self.add(one, other)
 
     def add(self, theirs: Any, ours: npt.NDArray[Any]) -> None:
         """Counts one tensor of PyTorch's and ours; NaN equals NaN."""
@@ -132,12 +193,13 @@ def _array(value: Any) -> npt.NDArray[Any]:
     return value.codes if isinstance(value, QuantizedTensor) else value
 
 
-def _run(board: Board, bundle: Path, folder: Path) -> tuple[dict[str, Any], list[npt.NDArray[Any]]]:
-    """Runs a bundle on the inputs and returns what the board tells, and the outputs in order."""
-    output = folder / "outputs.npz"
-    done = board.run(["-m", "tools.zoo_arm.on_board", bundle, folder / "inputs.npz", output], timeout_s=_TIMEOUT_S)
+def _run(board: Board, trial: Trial, folder: Path) -> tuple[dict[str, Any], list[npt.NDArray[Any]]]:
+    """Runs a bundle on its inputs and returns what the board tells, and the outputs in order."""
+    inputs, output = folder / "inputs.npz", folder / "outputs.npz"
+    np.savez(inputs, *trial.inputs)
+    done = board.run(["-m", "tools.zoo_arm.on_board", trial.bundle, inputs, output], timeout_s=_TIMEOUT_S)
     if done.returncode != 0:
-        raise BoardError(f"{bundle.name} failed on {board.cpu}: {done.stderr[-1000:]}")
+        raise BoardError(f"{trial.bundle.name} failed on {board.cpu}: {done.stderr[-1000:]}")
     told = json.loads(done.stdout)
     with np.load(output, allow_pickle=False) as arrays:
         return told, [arrays[name] for name in told["outputs"]]
