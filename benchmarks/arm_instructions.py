@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +143,10 @@ def main() -> None:
     parser.add_argument("--programs", nargs="+", default=list(PROGRAMS), choices=list(PROGRAMS))
     parser.add_argument("--size", type=int, help="height and width of the image, if not the network's own")
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--keep", action="store_true", help="keep the rows of the output that this run does not make")
     options = parser.parse_args()
-    rows = []
+    path = options.output / "arm_instructions.json"
+    rows = _read(path) if options.keep else {}
     with tempfile.TemporaryDirectory() as name:
         plugin = build_plugin(Path(name))
         for model in options.models:
@@ -153,11 +155,21 @@ def main() -> None:
             network = Network(model, folder, options.size)
             for cpu in options.cpus:
                 for program in options.programs:
-                    rows.append(count(plugin, network, program, cpu))
-                    print(to_markdown(rows[-1:]).splitlines()[-1], flush=True)
-    data = [{**asdict(row), "macs_per_instruction": row.macs_per_instruction} for row in rows]
-    (options.output / "arm_instructions.json").write_text(json.dumps(data, indent=1) + "\n")
-    (options.output / "arm_instructions.md").write_text(to_markdown(rows))
+                    row = count(plugin, network, program, cpu)
+                    rows[row.model, row.cpu, row.program] = row
+                    print(to_markdown([row]).splitlines()[-1], flush=True)
+    data = [{**asdict(row), "macs_per_instruction": row.macs_per_instruction} for row in rows.values()]
+    path.write_text(json.dumps(data, indent=1) + "\n")
+    path.with_suffix(".md").write_text(to_markdown(list(rows.values())))
+
+
+def _read(path: Path) -> dict[tuple[str, str, str], Row]:
+    """Returns the rows of a file by network, CPU and program."""
+    names = {field.name for field in fields(Row)}
+    rows = [
+        Row(**{name: value for name, value in row.items() if name in names}) for row in json.loads(path.read_text())
+    ]
+    return {(row.model, row.cpu, row.program): row for row in rows}
 
 
 if __name__ == "__main__":

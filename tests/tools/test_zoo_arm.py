@@ -29,12 +29,15 @@ def test_codes_and_floats_are_counted_apart() -> None:
 
 def test_tables_tell_differences_sizes_and_what_is_not_measured() -> None:
     wrong = replace(ROW, cpu="max", target="arm-i8mm", differing=7, floats_differing=2)
-    lines = to_markdown([ROW, wrong, replace(ROW, engine="qnnpack", layers=0)]).splitlines()
-    assert lines[0] == "| model | engine | layers | elements | cortex-a53 (arm-neon) | max (arm-i8mm) |"
+    through_rpc = replace(ROW, engine="qnnpack", layers=0, rpc_elements=1010, rpc_differing=3)
+    lines = to_markdown([ROW, wrong, through_rpc]).splitlines()
+    assert lines[0] == "| model | engine | layers | elements | cortex-a53 (arm-neon) | max (arm-i8mm) | through RPC |"
     assert lines[2:4] == [
-        "| resnet18 | fbgemm | 34 | 1010 | 0 | 9 |",
-        "| resnet18 | qnnpack | outputs | 1010 | 0 |  |",
+        "| resnet18 | fbgemm | 34 | 1010 | 0 | 9 |  |",
+        "| resnet18 | qnnpack | outputs | 1010 | 0 |  | 3 |",
     ]
+    assert "| 34 at 64 pixels |" in to_markdown([replace(ROW, layers_pixels=64)])
+    assert (ROW.wrong, wrong.wrong, through_rpc.wrong) == (0, 9, 3)
     assert lines[-2:] == [
         "| resnet18 | arm-neon | 30 | 11.00 | 11.60 | 0.60 | 50.00 |",
         "| resnet18 | arm-i8mm | 30 | 11.00 | 11.60 | 0.60 | 50.00 |",

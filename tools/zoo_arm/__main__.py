@@ -73,7 +73,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
         mine = [found.get((model, engine, cpu)) for cpu in cpus]
         first = next(row for row in mine if row is not None)
         cells = ["" if row is None else str(row.differing + row.floats_differing) for row in mine]
-        cells.append(", ".join("" if row is None or not row.rpc_elements else str(row.rpc_differing) for row in mine))
+        cells.append(", ".join(str(row.rpc_differing) for row in mine if row is not None and row.rpc_elements))
         cells = [_layers(first), str(first.codes + first.floats), *cells]
         lines.append(f"| {model} | {engine} | {' | '.join(cells)} |")
     lines += ["", "| model | target | kernels | int8 weights MB | bundle MB | more than weights MB | memory MB |"]
@@ -107,9 +107,9 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
         "# Networks on emulated ARM boards\n\n"
         "`make zoo-arm`: elements of outputs, and of all layers where their number is told, that differ from "
         "PyTorch's; run under qemu from one bundle with a program for each target: by the board's own runtime, and, "
-        "where it is told for each of the CPUs, uploaded to a stock RPC server there and run from the desk. Outputs are "
-        "those of a whole image, layers too unless their pixels are told. Floats are dequantized codes, and equal to "
-        "the bit.\nThe bundle's size is that with one program; memory is what the process takes after a run "
+        "where it is told for each of the CPUs, uploaded to a stock RPC server there and run from the desk. Outputs "
+        "are those of a whole image, layers too unless their pixels are told. Floats are dequantized codes, and equal "
+        "to the bit.\nThe bundle's size is that with one program; memory is what the process takes after a run "
         "beyond the interpreter: numpy, TVM's runtime, code, weights and activations.\n\n"
     )
     with atomic_write(path.with_suffix(".md")) as file:
