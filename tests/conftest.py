@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 
+from tests.requirements import refuse
 from tests.rpc_servers import Server, rpc_server
 from tools.emulated_board import Board, why_unavailable
 
@@ -35,9 +35,7 @@ def board() -> Callable[..., Board]:
     reason = why_unavailable()
     if reason is None:
         return Board
-    if os.environ.get("QTORCH_RELAY_REQUIRE_BOARD"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    refuse("BOARD", reason)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from accuracy_reports.pages.html import NO_BREAK, percent, render, render_checks
 from accuracy_reports.pages.plots import axis, histogram_path, line
 from accuracy_reports.record import OURS, Layers, Record, Share
 from tests.accuracy_reports.records import layer, record
+from tests.requirements import refuse
 
 PHONE_WIDTH = 360
 NASTY = '"><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}'
@@ -37,10 +39,13 @@ class Page:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
+    if find_spec("playwright") is None:
+        refuse("CHROMIUM", "playwright is not installed; it is among the development tools (make install)")
+    from playwright import sync_api
+
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
-        pytest.skip("there is no Chromium; on Debian and Ubuntu: apt install chromium")
+        refuse("CHROMIUM", "there is no Chromium; on Debian and Ubuntu: apt install chromium")
     with sync_api.sync_playwright() as playwright:
         # --no-sandbox: Chromium refuses to start its sandbox as root, as in containers; the pages are our own.
         opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
