@@ -104,8 +104,8 @@ def test_the_demos_network() -> None:
         run.program: run
         for run in run_network("digits", digits_network(), images, "fbgemm", (DEFAULT, EXACT, LAYERS, PEER))
     }
-    for program in (DEFAULT, EXACT):
-        assert (runs[program].error, runs[program].differing, runs[program].same_top1) == ("", 0, True)
+    for name in (DEFAULT, EXACT):
+        assert (runs[name].error, runs[name].differing, runs[name].same_top1) == ("", 0, True)
     assert runs[LAYERS].error == ""
     assert runs[LAYERS].differing <= 0.001 * runs[LAYERS].elements
     assert runs[PEER].error or runs[PEER].differing > 0
