@@ -11,6 +11,7 @@ after. Sources are PyTorch 2.13, FBGEMM and oneDNN 3.12, named at each function.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -233,6 +234,21 @@ def resolve_x86(
     symmetric = not np.any(weight.zero_point if isinstance(weight, PerTensor) else weight.zero_points)
     onednn = kind == "conv" and symmetric and groups <= 100 and not any(output_padding)
     return "onednn" if onednn else "fbgemm"
+
+
+def takes_direct_kernel(
+    weight_shape: Sequence[int], *, groups: int, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> bool:
+    """Says whether FBGEMM runs a transposed convolution with a weight [C, O/groups, KH, KW] by its direct kernel.
+
+    Source: FBGEMM src/FbgemmConv.cc takeDirectConvPath.
+    """
+    if len(weight_shape) != 4 or groups != 1:
+        return False
+    channels, outputs, rows, columns = weight_shape
+    whole = channels % 8 == 0 and outputs % 8 == 0
+    small = rows == 2 and columns <= 6 and all(step in (1, 2) for step in stride)
+    return whole and small and not any(padding) and all(step == 1 for step in dilation)
 
 
 def saturates_in_pairs(

@@ -88,6 +88,16 @@ class PortablePathWarning(UserWarning):
         return f"there are no int8 kernels for {self.args[0]} yet: the portable path gives the same codes, slower"
 
 
+class PyTorchDiffersWarning(UserWarning):
+    """PyTorch computes an op wrongly; ours is what the op means, so the two differ."""
+
+    def __init__(self, op: str, reason: str) -> None:
+        super().__init__(op, reason)
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: PyTorch's {self.args[1]}. The import computes what the op means, so codes differ"
+
+
 class TuningCacheWarning(UserWarning):
     """The file with what tuning found cannot be read or written; only time is lost."""
 

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from qtorch_relay.capture.direct_conv import read_weight
 from qtorch_relay.capture.graph import CellParams, ConvParams, EmbeddingParams, LinearFp16Params, LinearParams
+from qtorch_relay.engine_constants import takes_direct_kernel
 from qtorch_relay.errors import EngineError, QTorchRelayError, UnsupportedQuantSchemeError
 from qtorch_relay.qparams import (
     FloatQuantizedTensor,
@@ -142,7 +144,7 @@ def repack(packed: Any) -> Any:
             stored = f"conv{_SPATIAL_DIMS[kind]}d"
             transpose = bool(getattr(ops, f"{stored}_transpose")(packed))
             prefix = stored.replace("conv", "conv_transpose") if transpose else stored
-            weight, bias = getattr(ops, f"{prefix}_unpack")(packed)
+            weight, bias = _conv_weight(packed, prefix)
         else:
             return packed
     except RuntimeError:
@@ -200,7 +202,7 @@ def _conv(packed: Any, name: str, dims: int) -> ConvParams:
     stored = "conv3d" if dims == 3 else "conv2d"
     transpose = bool(getattr(ops, f"{stored}_transpose")(packed))
     prefix = f"conv_transpose{dims}d" if transpose else f"conv{dims}d"
-    weight, bias = getattr(ops, f"{prefix}_unpack")(packed)
+    weight, bias = _conv_weight(packed, prefix)
 
     def attribute(key: str) -> tuple[int, ...]:
         # A 1-d convolution is stored as a 2-d one of height 1; its own dimension is the last.
@@ -217,6 +219,17 @@ def _conv(packed: Any, name: str, dims: int) -> ConvParams:
         transpose=transpose,
         name=name,
     )
+
+
+def _conv_weight(packed: Any, prefix: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Returns the weight and the bias; prefix: "conv2d", "conv_transpose3d" and so on."""
+    ops = torch.ops.quantized
+    weight, bias = getattr(ops, f"{prefix}_unpack")(packed)
+    if prefix == "conv_transpose2d":
+        known = {key: getattr(ops, f"conv2d_{key}")(packed) for key in ("groups", "stride", "padding", "dilation")}
+        if takes_direct_kernel(weight.shape, **known):
+            weight = read_weight(packed, weight)
+    return weight, bias
 
 
 def _bias(bias: torch.Tensor | None) -> npt.NDArray[np.float32] | None:

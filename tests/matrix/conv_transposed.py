@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from qtorch_relay.engine_constants import takes_direct_kernel
 from tests.matrix.case import Apply, Case, uniform
 from tests.matrix.conv import SHAPES, SYMMETRIC, Conv, case, input_of, module, output_qparams, pack
 
@@ -56,21 +57,6 @@ def wrong_order(conv: Conv) -> bool:
     return inputs != outputs and 1 not in (inputs, outputs)
 
 
-def takes_direct_kernel(conv: Conv) -> bool:
-    """Says whether PyTorch's fbgemm takes the direct kernel, which has no right rows or saturates."""
-    geometry = conv.geometry()
-    return (
-        conv.dims == 2
-        and conv.groups == 1
-        and conv.channels % 8 == conv.outputs % 8 == 0
-        and conv.kernel[0] == 2
-        and conv.kernel[1] <= 6
-        and max(geometry["stride"]) <= 2
-        and geometry["padding"] == (0, 0)
-        and geometry["dilation"] == (1, 1)
-    )
-
-
 def left_out_of(conv: Conv) -> dict[str, str]:
     """Returns why a transposed convolution does not run, or is wrong, on some of PyTorch's engines."""
     padded = any(conv.output_padding or ())
@@ -81,7 +67,9 @@ def left_out_of(conv: Conv) -> dict[str, str]:
         onednn = OUTPUT_PADDING
     elif wrong_order(conv):
         onednn = WRONG_ORDER
-    fbgemm = WRONG_ROWS if takes_direct_kernel(conv) else ""
+    geometry = {key: conv.geometry()[key] for key in ("stride", "padding", "dilation")}
+    weight_shape = (conv.channels, conv.outputs // conv.groups, *conv.kernel)
+    fbgemm = WRONG_ROWS if takes_direct_kernel(weight_shape, groups=conv.groups, **geometry) else ""
     reasons = {
         "fbgemm": fbgemm,
         "onednn": onednn,

@@ -9,6 +9,7 @@ from qtorch_relay.engine_constants import RealFactors, requantize_factors, sum_f
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.accumulator import clamp_below_zero, requantize_accumulator
 from qtorch_relay.frontend.ops.conv_sums import check_input, conv_layer, convolution_sums
+from qtorch_relay.frontend.ops.conv_transposed import warn_where_pytorch_is_wrong
 from qtorch_relay.frontend.registry import converter
 from qtorch_relay.frontend.values import QuantizedValue
 from qtorch_relay.qnn import requantize_add
@@ -22,8 +23,8 @@ _REUSE = (
 _TRANSPOSED = (
     "PyTorch is wrong, ours exact: onednn where a group's inputs and outputs differ in number and neither is 1; fbgemm "
     "for 2-d kernels of 2 rows and up to 6 columns without padding, groups and dilation, on multiples of 8 channels, "
-    "with a batch over 1, a vertical stride of 2 or weights that overflow int16; qnnpack in 3-d unless input and "
-    "kernel have depth 1"
+    "with a batch over 1, a vertical stride of 2 or weights that overflow int16 (files and copies of such layers hold "
+    "undefined weights); qnnpack in 3-d unless input and kernel have depth 1"
 )
 
 
@@ -151,6 +152,8 @@ def _convolve(
     PyTorch."""
     value, layer = context.quantized(node, "qx"), conv_layer(context, node, packed)
     check_input(node, value.shape, value.qparams.dtype, layer)
+    if layer.params.transpose:
+        warn_where_pytorch_is_wrong(node, layer, value.shape)
     sums, planes = convolution_sums(context, layer, value.expr, value.qparams.zero_point, value.qparams.scale)
     result = requantize_accumulator(
         context,
