@@ -10,9 +10,10 @@ from qtorch_relay.kernels.conv2d_pairs import PairNest
 from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan, plan_for
 from qtorch_relay.kernels.conv2d_tiles import TileNest
 from qtorch_relay.kernels.isa import Isa
-from qtorch_relay.kernels.requantize import Epilogue, requantize_arguments
+from qtorch_relay.kernels.product import product_func
+from qtorch_relay.kernels.requantize import Epilogue
 from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec
-from qtorch_relay.kernels.tir import Buffer, BufferDecl, load, prim_func
+from qtorch_relay.kernels.tir import Buffer, load
 
 MAX_REDUCTION = 65_793
 """Most products of one output: (2^31 - 1) / (255 * 128), so no accumulator leaves int32."""
@@ -46,17 +47,9 @@ def _build(name: str, isa: Isa, interface: Conv2dSpec | DenseSpec, spec: Conv2dS
     """Returns the kernel of a convolution with the shapes of interface."""
     plan = plan_for(isa, spec)
     lanes = plan.padded_vectors * isa.LANES
-    arguments: list[BufferDecl] = [
-        ("x", interface.in_shape, spec.in_dtype),
-        ("weight", (lanes * plan.reduction.dots * DOT_BYTES,), "int8"),
-        ("init", (lanes,), "int32"),
-        *requantize_arguments(spec.requantize, lanes),
-        ("out", interface.out_shape, spec.out_dtype),
-    ]
 
-    def body(x: Buffer, weight: Buffer, init: Buffer, *rest: Buffer) -> None:
-        epilogue = Epilogue(isa, spec.requantize, spec.out_dtype, lanes, rest[:-1])
+    def emit(x: Buffer, weight: Buffer, init: Buffer, epilogue: Epilogue, out: Buffer) -> None:
         start = partial(load, init, lanes=isa.LANES)
-        nest_for(isa, plan)(spec, plan, isa, x, weight, start, epilogue, rest[-1]).emit()
+        nest_for(isa, plan)(spec, plan, isa, x, weight, start, epilogue, out).emit()
 
-    return prim_func(name, arguments, body)
+    return product_func(name, isa, interface, lanes, plan.reduction.dots * DOT_BYTES, emit)

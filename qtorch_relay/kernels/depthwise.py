@@ -14,17 +14,16 @@ from qtorch_relay._tvm import PrimFunc, T
 from qtorch_relay.kernels.conv2d_pack import Weight, accumulator_start, source_shift
 from qtorch_relay.kernels.depthwise_plan import QUAD, ChannelBlocks, DepthwisePlan, plan_depthwise, row_taps
 from qtorch_relay.kernels.isa import Isa
-from qtorch_relay.kernels.requantize import Epilogue, pack_requantize, requantize_arguments
+from qtorch_relay.kernels.product import product_func
+from qtorch_relay.kernels.requantize import Epilogue, pack_requantize
 from qtorch_relay.kernels.spec import Conv2dSpec, RequantizeParams
 from qtorch_relay.kernels.tir import (
     Buffer,
-    BufferDecl,
     Expr,
     as_source,
     as_u8,
     lanes_of,
     load,
-    prim_func,
     scratch,
     splat,
     store,
@@ -49,20 +48,11 @@ def why_not_depthwise(spec: Conv2dSpec) -> str | None:
 def build_depthwise(isa: Isa, spec: Conv2dSpec) -> PrimFunc:
     """Returns depthwise(x, weight, init, requantize constants, out); see pack_depthwise for the constants."""
     plan = _plan(isa, spec)
-    lanes = plan.padded_vectors * isa.LANES
-    arguments: list[BufferDecl] = [
-        ("x", spec.in_shape, spec.in_dtype),
-        ("weight", (lanes * len(plan.dots) * QUAD,), "int8"),
-        ("init", (lanes,), "int32"),
-        *requantize_arguments(spec.requantize, lanes),
-        ("out", spec.out_shape, spec.out_dtype),
-    ]
 
-    def body(x: Buffer, weight: Buffer, init: Buffer, *rest: Buffer) -> None:
-        epilogue = Epilogue(isa, spec.requantize, spec.out_dtype, lanes, rest[:-1])
-        _Nest(spec, plan, isa, x, weight, init, epilogue, rest[-1]).emit()
+    def emit(x: Buffer, weight: Buffer, init: Buffer, epilogue: Epilogue, out: Buffer) -> None:
+        _Nest(spec, plan, isa, x, weight, init, epilogue, out).emit()
 
-    return prim_func("depthwise", arguments, body)
+    return product_func("depthwise", isa, spec, plan.padded_vectors * isa.LANES, len(plan.dots) * QUAD, emit)
 
 
 def _plan(isa: Isa, spec: Conv2dSpec) -> DepthwisePlan:

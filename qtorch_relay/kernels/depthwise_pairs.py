@@ -1,8 +1,8 @@
 """Depthwise convolution as FBGEMM sums it: each two consecutive taps of a window saturate to int16.
 
 vpmaddubsw does just that, so the kernel is exact by using the instruction whose overflow it reproduces: four
-consecutive taps of
-a channel lie in one 32-bit lane, vpmaddubsw makes the two saturated pairs of it, and a dot product with ones adds them.
+consecutive taps of a channel lie in one 32-bit lane, vpmaddubsw makes the two saturated pairs of it, and a dot product
+with ones adds them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from qtorch_relay.kernels.conv2d_pack import Weight, accumulator_start
 from qtorch_relay.kernels.depthwise import MAX_TAPS, pack_taps
 from qtorch_relay.kernels.depthwise_plan import QUAD, ChannelBlocks, channel_blocks
 from qtorch_relay.kernels.isa import Isa
-from qtorch_relay.kernels.requantize import Epilogue, pack_requantize, requantize_arguments
+from qtorch_relay.kernels.product import product_func
+from qtorch_relay.kernels.requantize import Epilogue, pack_requantize
 from qtorch_relay.kernels.spec import PairSaturatedDepthwiseSpec, RequantizeParams
-from qtorch_relay.kernels.tir import Buffer, BufferDecl, Expr, load, prim_func, scratch, splat, store
+from qtorch_relay.kernels.tir import Buffer, Expr, load, scratch, splat, store
 
 BANDS = 8
 """Chunks of output rows for parallel execution, where there is enough to do."""
@@ -46,19 +47,11 @@ def build_depthwise_pairs(isa: Isa, spec: PairSaturatedDepthwiseSpec) -> PrimFun
     """Returns depthwise(x, weight, init, requantize constants, out); see pack_depthwise_pairs for the constants."""
     blocks = channel_blocks(spec.in_channels, isa.LANES)
     lanes = sum(block.count * block.vectors for block in blocks) * isa.LANES
-    arguments: list[BufferDecl] = [
-        ("x", spec.in_shape, spec.in_dtype),
-        ("weight", (lanes * quads_of(spec) * QUAD,), "int8"),
-        ("init", (lanes,), "int32"),
-        *requantize_arguments(spec.requantize, lanes),
-        ("out", spec.out_shape, spec.out_dtype),
-    ]
 
-    def body(x: Buffer, weight: Buffer, init: Buffer, *rest: Buffer) -> None:
-        epilogue = Epilogue(isa, spec.requantize, spec.out_dtype, lanes, rest[:-1])
-        _Nest(spec, isa, blocks, x, weight, init, epilogue, rest[-1]).emit()
+    def emit(x: Buffer, weight: Buffer, init: Buffer, epilogue: Epilogue, out: Buffer) -> None:
+        _Nest(spec, isa, blocks, x, weight, init, epilogue, out).emit()
 
-    return prim_func("depthwise_pairs", arguments, body)
+    return product_func("depthwise_pairs", isa, spec, lanes, quads_of(spec) * QUAD, emit)
 
 
 def pack_depthwise_pairs(

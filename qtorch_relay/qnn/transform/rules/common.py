@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -49,14 +48,6 @@ def wide_along(operands: Operands, name: str, rank: int, axis: int) -> Expr:
     if factor.size > 1:
         shape[axis] = factor.size
     return constant(factor.reshape(shape), "float64")
-
-
-def array_or_none(expr: Expr | None) -> np.ndarray[Any, Any] | None:
-    """Returns the value of a constant expression, None for anything else."""
-    if expr is None or not is_constant(expr):
-        return None
-    array: np.ndarray[Any, Any] = constant_array(expr)
-    return array
 
 
 def rank_and_axis(operands: Operands, name: str = "data") -> tuple[int, int]:

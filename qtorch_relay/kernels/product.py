@@ -1,0 +1,39 @@
+"""The frame of kernels that add up products with constant weights: their arguments, and what requantizes the sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qtorch_relay._tvm import PrimFunc
+from qtorch_relay.kernels.isa import Isa
+from qtorch_relay.kernels.requantize import Epilogue, requantize_arguments
+from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec
+from qtorch_relay.kernels.tir import Buffer, BufferDecl, prim_func
+
+
+def product_func(
+    name: str,
+    isa: Isa,
+    interface: Conv2dSpec | DenseSpec,
+    lanes: int,
+    weights_per_lane: int,
+    emit: Callable[[Buffer, Buffer, Buffer, Epilogue, Buffer], None],
+) -> PrimFunc:
+    """Returns name(x, weight, init, requantize constants, out), whose body is emit(x, weight, init, epilogue, out).
+
+    interface: has the shapes and dtypes of x and out. lanes: the channels of out, padded; each has so many bytes of
+    weights, and in init what its sum starts with.
+    """
+    arguments: list[BufferDecl] = [
+        ("x", interface.in_shape, interface.in_dtype),
+        ("weight", (lanes * weights_per_lane,), "int8"),
+        ("init", (lanes,), "int32"),
+        *requantize_arguments(interface.requantize, lanes),
+        ("out", interface.out_shape, interface.out_dtype),
+    ]
+
+    def body(x: Buffer, weight: Buffer, init: Buffer, *rest: Buffer) -> None:
+        *constants, out = rest
+        emit(x, weight, init, Epilogue(isa, interface.requantize, interface.out_dtype, lanes, constants), out)
+
+    return prim_func(name, arguments, body)
