@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,13 @@ def in_form(model: nn.Module, form: str, example: torch.Tensor, folder: Path) ->
         torch.jit.save(script, folder / "model.pt")
         return folder / "model.pt"
     return script
+
+
+@pytest.fixture
+def fbgemm() -> Iterator[None]:
+    """Weights are packed for the engine that is set."""
+    with quantized_engine("fbgemm"):
+        yield
 
 
 @pytest.fixture
