@@ -306,7 +306,8 @@ def check_count(arguments: Sequence[InputArgument], model_names: Sequence[str]) 
     if len(arguments) != len(model_names):
         raise InvalidInputError(
             f"the model takes {len(model_names)} input{'' if len(model_names) == 1 else 's'} "
-            f"({', '.join(model_names) or 'none'}), input_infos describes {len(arguments)}; describe each of them once"
+            f"({', '.join(model_names) or 'none'}), input_infos (--input) describes {len(arguments)}; "
+            "describe each of them once"
         )
 
 

@@ -59,7 +59,7 @@ def specialize(graph: Any, specs: Sequence[InputSpec], sources: SourceMap) -> Ma
         except _NodeError as error:
             raise InvalidInputError(
                 f"the model cannot run on {'; '.join(map(str, specs))}: {error}; "
-                "check the shapes and dtypes in input_infos"
+                "check the shapes and dtypes in input_infos (--input)"
             ) from error
         if not changed:
             changed = fold_made_tensors(graph, values)
@@ -80,7 +80,7 @@ def _refuse_certain_exception(graph: Any, sources: SourceMap) -> None:
             said = node.inputsAt(0).toIValue()
             raise InvalidInputError(
                 f"the model raises an exception for these inputs{sources.place(node)}"
-                f"{'' if said is None else f': {said}'}; check the shapes and dtypes in input_infos"
+                f"{'' if said is None else f': {said}'}; check the shapes and dtypes in input_infos (--input)"
             )
 
 

@@ -161,7 +161,8 @@ def _trace(model: torch.nn.Module, arguments: Sequence[InputArgument]) -> tuple[
             ) from error
         specs: list[InputSpec] = [spec for argument in arguments for spec in argument.leaves]
         raise InvalidInputError(
-            f"the model cannot be traced with {'; '.join(map(str, specs)) or 'no inputs'}: {reason}; check input_infos"
+            f"the model cannot be traced with {'; '.join(map(str, specs)) or 'no inputs'}: {reason}; "
+            "check input_infos (--input)"
         ) from error
     finally:
         hook.remove()
