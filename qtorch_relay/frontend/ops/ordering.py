@@ -15,6 +15,7 @@ from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Node
 from qtorch_relay.expressions import cast, constant
 from qtorch_relay.frontend.context import ImportContext
+from qtorch_relay.frontend.ops.floating_extremes import greatest, place_of_greatest
 from qtorch_relay.frontend.ops.moves import permuted, reshaped, sliced
 from qtorch_relay.frontend.registry import converter, converter_of, refuse
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
@@ -22,27 +23,40 @@ from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 Reduce = Callable[[Any, Any, bool], Any]
 
 
-@converter_of({"aten::max": relax.op.max, "aten::min": relax.op.min}, lowering="max of codes")
-def extreme(context: ImportContext, node: Node, reduce: Reduce) -> QuantizedValue:
+@converter_of({"aten::max": relax.op.max, "aten::min": relax.op.min}, lowering="max of codes or numbers")
+def extreme(context: ImportContext, node: Node, reduce: Reduce) -> QuantizedValue | TensorValue:
     """aten::max(Tensor self) -> Tensor, over all dimensions"""
-    value = context.quantized(node, "self")
-    return _reduced(context, node, value, reduce, list(range(len(value.shape))), keepdim=False)
+    value = context.any_tensor(node, "self")
+    axes = list(range(len(value.shape)))
+    if isinstance(value, TensorValue):
+        sign = 1 if reduce is relax.op.max else -1
+        return value.with_expr(context.emit(greatest(context, value, sign, axes, keepdim=False), "extreme"))
+    return _reduced(context, node, value, reduce, axes, keepdim=False)
 
 
 @converter_of(
     {"aten::max.dim": (relax.op.max, relax.op.argmax), "aten::min.dim": (relax.op.min, relax.op.argmin)},
-    lowering="max and argmax of codes",
+    lowering="max and argmax of codes or numbers",
 )
 def extreme_along(
     context: ImportContext, node: Node, found: tuple[Reduce, Reduce]
-) -> tuple[QuantizedValue, TensorValue]:
+) -> tuple[QuantizedValue | TensorValue, TensorValue]:
     """aten::max.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)
 
-    Of equal codes the first counts.
+    Of equal codes and numbers the first counts.
     """
-    value = context.quantized(node, "self")
+    value = context.any_tensor(node, "self")
     axis = context.axis(node, "dim", len(value.shape))
     keepdim = bool(context.argument(node, "keepdim")) and bool(value.shape)
+    if isinstance(value, TensorValue) and value.shape:
+        sign = 1 if found[0] is relax.op.max else -1
+        index = place_of_greatest(context, value, sign, axis, keepdim=keepdim)
+        values = greatest(context, value, sign, [axis], keepdim=keepdim)
+        return value.with_expr(context.emit(values, node.scope or "extreme")), TensorValue(
+            context.emit(index, "indices")
+        )
+    if isinstance(value, TensorValue):
+        return value, TensorValue(constant(0, "int64"))
     value = value.with_expr(reshaped(context, value, value.shape or (1,)).expr)
     reduce, place = found
     index = context.emit(place(context.emit(cast(value.expr, "int32")), axis, keepdim), "indices")
@@ -136,10 +150,6 @@ def _ordered(
 
 
 refuse(
-    "aten::argmax",
-    "aten::argmin",
-    "aten::amax",
-    "aten::amin",
     "aten::aminmax",
     "aten::kthvalue",
     "aten::median",
