@@ -10,11 +10,12 @@ import numpy as np
 
 from qtorch_relay._tvm import relax
 from qtorch_relay.capture.graph import Block, Graph, Node
+from qtorch_relay.errors import UnsupportedOpError, UnsupportedQuantSchemeError
 from qtorch_relay.frontend import ops as _ops  # noqa: F401  (fills the registry)
 from qtorch_relay.frontend.context import ImportContext, describe
 from qtorch_relay.frontend.interface import flatten_outputs, output_interface, write_interface
 from qtorch_relay.frontend.registry import find_converter
-from qtorch_relay.frontend.unsupported import refuse_unsupported
+from qtorch_relay.frontend.unsupported import Refusals
 from qtorch_relay.frontend.values import QuantizedValue, TensorValue
 from qtorch_relay.qparams import PerTensor
 
@@ -55,9 +56,9 @@ def import_graph(graph: Graph, *, all_layers: bool = False) -> ImportedModule:
     """Returns the module whose main takes the graph's inputs, then the weights.
 
     all_layers: main returns every tensor of the graph, one per layer, instead of the model's outputs alone.
-    Raises: UnsupportedOpError naming every op without a converter, with its source line.
+    Raises: UnsupportedOpError naming everything that cannot be imported, with its source lines.
     """
-    refuse_unsupported(graph, frozenset(STRUCTURAL))
+    refusals = Refusals(graph, frozenset(STRUCTURAL))
     builder = relax.BlockBuilder()
     context = ImportContext(builder, graph.engine, graph.layouts)
     inputs = []
@@ -69,7 +70,8 @@ def import_graph(graph: Graph, *, all_layers: bool = False) -> ImportedModule:
     collected: list[tuple[Node, str, QuantizedValue | TensorValue]] = []
     with builder.function("main"):
         with builder.dataflow():
-            _convert_nodes(context, graph.nodes, collected)
+            _convert_nodes(context, graph.nodes, collected, refusals)
+            refusals.raise_if_any()
             leaves: list[QuantizedValue | TensorValue] = []
             result = [value for _, _, value in collected] if all_layers else context.resolve(graph.output)
             structure = flatten_outputs(result, leaves)
@@ -91,15 +93,24 @@ def _convert_nodes(
     context: ImportContext,
     nodes: Sequence[Node],
     collected: list[tuple[Node, str, QuantizedValue | TensorValue]],
+    refusals: Refusals,
 ) -> None:
     for node in nodes:
-        results = _convert_structural(context, node, collected)
-        if results is None:
-            found = find_converter(node)
-            if found is None:
-                raise AssertionError(f"{node.op} passed the check for unsupported ops")
-            result = found.convert(context, node)
-            results = list(result) if len(node.outputs) > 1 else [result]
+        if refusals.skips(node):
+            continue
+        try:
+            results = _convert_structural(context, node, collected, refusals)
+            if results is None:
+                found = find_converter(node)
+                if found is None:
+                    raise AssertionError(f"{node.op} passed the check for unsupported ops")
+                result = found.convert(context, node)
+                results = list(result) if len(node.outputs) > 1 else [result]
+        except (UnsupportedOpError, UnsupportedQuantSchemeError) as error:
+            refusals.add(node, error)
+            continue
+        if refusals.is_unknown(list(node.outputs)):
+            continue
         for value, meaning in zip(node.outputs, results, strict=True):
             meaning = context.bind(value, meaning)
             if isinstance(meaning, QuantizedValue | TensorValue):
@@ -119,12 +130,12 @@ STRUCTURAL = {
 }
 
 
-def _convert_structural(context: ImportContext, node: Node, collected: Any) -> list[Any] | None:
+def _convert_structural(context: ImportContext, node: Node, collected: Any, refusals: Refusals) -> list[Any] | None:
     """Returns the results of a prim op that only builds, takes apart or chooses; None for any other op."""
     if node.name not in STRUCTURAL:
         return None
     if node.name == "prim::If":
-        return _convert_if(context, node, collected)
+        return _convert_if(context, node, collected, refusals)
     arguments = context.arguments(node)
     if node.name == "prim::ListConstruct":
         return [arguments]
@@ -137,7 +148,7 @@ def _convert_structural(context: ImportContext, node: Node, collected: Any) -> l
     return list(arguments[0])
 
 
-def _convert_if(context: ImportContext, node: Node, collected: Any) -> list[Any]:
+def _convert_if(context: ImportContext, node: Node, collected: Any, refusals: Refusals) -> list[Any]:
     condition = context.resolve(next(iter(node.args.values())))
     if isinstance(condition, np.ndarray) and condition.size == 1:
         condition = bool(condition.reshape(-1)[0])
@@ -147,5 +158,8 @@ def _convert_if(context: ImportContext, node: Node, collected: Any) -> list[Any]
             f"the branch depends on {describe(condition)}, which is known only at run time; trace the model instead",
         )
     block: Block = node.blocks[0] if condition else node.blocks[1]
-    _convert_nodes(context, block.nodes, collected)
+    _convert_nodes(context, block.nodes, collected, refusals)
+    if refusals.is_unknown(list(block.outputs)):
+        refusals.forget(node)
+        return []
     return [context.resolve(operand) for operand in block.outputs]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from qtorch_relay.capture.graph import Graph, Node
-from qtorch_relay.errors import UnsupportedOpError
+from qtorch_relay.capture.graph import Graph, Node, Operand, Value
+from qtorch_relay.errors import QTorchRelayError, UnsupportedOpError
 from qtorch_relay.frontend.context import location
 from qtorch_relay.frontend.registry import CONVERTERS, find_converter, find_refusal
 
@@ -14,23 +14,63 @@ _LEAST_SIMILARITY = 0.85
 _SHOWN_PLACES = 3
 
 
-def refuse_unsupported(graph: Graph, structural: frozenset[str]) -> None:
-    """Raises UnsupportedOpError naming every op without a converter, if there are any.
+class Refusals:
+    """Gathers what of a graph cannot be imported, so that its author is told of all of it at once.
 
-    structural: the ops that need none.
+    What such an op returns is unknown, and so is what depends on that: nothing is said of it.
+    structural: the ops that need no converter.
     """
-    missing: dict[str, list[Node]] = {}
-    for node in graph.walk():
-        if node.name not in structural and find_converter(node) is None:
-            missing.setdefault(node.op, []).append(node)
-    if not missing:
-        return
-    lines = [line for _, nodes in sorted(missing.items()) for line in _lines(nodes)]
-    raise UnsupportedOpError(
-        "the model has ops that cannot be imported:\n"
-        + "\n".join(lines)
-        + "\n`qtorch-relay ops` lists what can; keep such parts in PyTorch, outside the imported module."
-    )
+
+    def __init__(self, graph: Graph, structural: frozenset[str]) -> None:
+        self._missing: dict[str, list[Node]] = {}
+        self._errors: list[QTorchRelayError] = []
+        self._unknown: set[str] = set()
+        for node in graph.walk():
+            if node.name not in structural and find_converter(node) is None:
+                self._missing.setdefault(node.op, []).append(node)
+
+    def skips(self, node: Node) -> bool:
+        """Tells whether a node has no converter or depends on what is unknown; then so is what it returns."""
+        skipped = node.op in self._missing or self.is_unknown(list(node.args.values()))
+        if skipped:
+            self.forget(node)
+        return skipped
+
+    def is_unknown(self, operand: Operand) -> bool:
+        """Tells whether an operand is unknown, or holds what is."""
+        if isinstance(operand, Value):
+            return operand.name in self._unknown
+        if isinstance(operand, dict):
+            operand = list(operand.values())
+        return isinstance(operand, list | tuple) and any(map(self.is_unknown, operand))
+
+    def forget(self, node: Node) -> None:
+        """Takes what a node returns for unknown."""
+        self._unknown.update(value.name for value in node.outputs)
+
+    def add(self, node: Node, error: QTorchRelayError) -> None:
+        """Takes down why a node cannot be converted."""
+        self._errors.append(error)
+        self.forget(node)
+
+    def raise_if_any(self) -> None:
+        """Raises what was gathered.
+
+        Raises: UnsupportedOpError that names every op without a converter and every other refusal; the refusal itself
+            if it is the only one.
+        """
+        if not self._missing and len(self._errors) < 2:
+            for error in self._errors:
+                raise error
+            return
+        lines = [line for _, nodes in sorted(self._missing.items()) for line in _lines(nodes)]
+        # packed parameters of one layer may be read by several nodes
+        lines += dict.fromkeys(f"  {error}" for error in self._errors)
+        raise UnsupportedOpError(
+            "the model has ops that cannot be imported:\n"
+            + "\n".join(lines)
+            + "\n`qtorch-relay ops` lists what can; keep such parts in PyTorch, outside the imported module."
+        )
 
 
 def _lines(nodes: list[Node]) -> list[str]:

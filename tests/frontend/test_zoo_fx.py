@@ -73,4 +73,4 @@ def test_networks_are_equal_up_to_the_rounding_of_floats(make: Callable[[], nn.M
     quantized = ZooModel(_quantized(network, images, "fx"), shape)
     row = compare_network(make.__name__, quantized, "fbgemm", target=UNOPTIMIZED)
     assert (row.wrong, row.differing_codes) == ((), 0)
-    assert row.largest_ulp <= 8
+    assert row.largest_ulp <= 2
