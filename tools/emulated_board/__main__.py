@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Annotated
 
 import typer
@@ -53,6 +54,8 @@ def rpc_server(
     key: Annotated[str | None, typer.Option(help="The kind of board, for the tracker; by default the CPU.")] = None,
 ) -> None:
     """Run a stock TVM RPC server on the board until it is interrupted."""
+    # its processes are a session of their own, which would stay when this one is ended
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Board(cpu).rpc_server(port, host=host, tracker=tracker, key=key) as server:
         print(f"an emulated {cpu} listens at {server.address}; Ctrl-C stops it", flush=True)
         try:
