@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tools.emulated_board import Board, BoardError, install
+from tools.emulated_board.board import PROJECT
 
 DESCRIBE = """
 import json, platform, subprocess, sys
@@ -55,6 +57,19 @@ def test_rpc_server_serves_and_dies(board: Callable[..., Board]) -> None:
         with pytest.raises(Exception, match=r"(?i)rpc|socket|connection|channel"):
             session.get_function("runtime.NumThreads")()
     assert server.process.returncode is not None
+
+
+def test_a_server_ends_with_the_command_that_is_terminated(board: Callable[..., Board]) -> None:
+    board("cortex-a76")
+    command = [sys.executable, "-m", "tools.emulated_board", "rpc-server", "--cpu", "cortex-a76"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PROJECT) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        port = int(said.partition(" listens at 127.0.0.1:")[2].split(";")[0])
+        process.terminate()
+        assert process.wait(60) == 0
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", port))
 
 
 def test_unknown_extra_is_refused() -> None:
