@@ -17,8 +17,6 @@ import numpy as np
 from qtorch_relay._tvm import Call, constant_array, is_constant, relax
 from qtorch_relay.lowering.rebuild import bindings_of, op_name, rebuild_main
 from qtorch_relay.qnn.op_def import Operands, static_shape
-from qtorch_relay.qnn.quantize import lookup
-from qtorch_relay.qparams import is_identity
 
 
 def to_last(rank: int, channels: int = 1) -> list[int]:
@@ -198,25 +196,13 @@ def _is_rank4(argument: Any) -> bool:
 
 
 def _concatenate(forms: _Forms, call: Any) -> tuple[Any, int] | None:
-    """A concatenation by tables becomes lookups, which kernels do, and a plain concat of codes."""
+    """A concatenation along the axis as it lies in memory."""
     operands = Operands(call)
     fields = list(operands["data"].fields)
     if any(_rank(field) != 4 for field in fields) or not any(forms.has_last(field) for field in fields):
         return None
     axis = to_last(4).index(operands.attrs["axis"] % 4)
-    if operands.attrs["arithmetic"] != "lookup":
-        return _with(call, [relax.Tuple([forms.last(field) for field in fields]), *call.args[1:]], axis=axis), 1
-    sources = zip(
-        operands["input_scales"].fields, operands["input_zero_points"].fields, operands.constant("tables"), strict=True
-    )
-    pieces = []
-    for field, (scale, zero_point, table) in zip(fields, sources, strict=True):
-        piece = forms.last(field)
-        if not is_identity(table):
-            parameters = (scale, zero_point, operands["output_scale"], operands["output_zero_point"])
-            piece = forms.builder.emit(lookup(piece, table, *parameters, "requantize"))
-        pieces.append(piece)
-    return relax.op.concat(pieces, axis=axis), 1
+    return _with(call, [relax.Tuple([forms.last(field) for field in fields]), *call.args[1:]], axis=axis), 1
 
 
 def _strided_slice(forms: _Forms, call: Any) -> tuple[Any, int] | None:
