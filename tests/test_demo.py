@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from qtorch_relay.capture.notes import read_notes
 from qtorch_relay.demo import BUNDLE_FILE, FLOAT_FILE, IMAGE_FILE, INT8_FILE, KEPT
+from qtorch_relay.demo.digits import torch_threads, trained
 from qtorch_relay.demo.measure import DemoResult, Row
 from qtorch_relay.runtime import load
 
@@ -46,3 +48,12 @@ def test_the_demo_is_accurate_and_exact(engine: str, tmp_path: Path) -> None:
 def test_a_single_differing_output_is_not_exact(differing: int, floats: int, exact: bool) -> None:
     ours = Row("qtorch_relay", 1.0, 1.0, differing, floats)
     assert DemoResult("fbgemm", "generic", 1, 1, 10, (ours,), ()).is_exact is exact
+
+
+def test_the_network_does_not_depend_on_the_number_of_threads() -> None:
+    with torch_threads(1):
+        alone = trained().state_dict()
+    with torch_threads(2):
+        shared = trained().state_dict()
+        assert torch.get_num_threads() == 2
+    assert all(torch.equal(value, shared[name]) for name, value in alone.items())

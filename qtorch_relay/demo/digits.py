@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -99,9 +100,21 @@ def load_digits() -> Digits:
     return Digits(train_images, train_labels, test_images, test_labels)
 
 
+@contextmanager
+def torch_threads(num_threads: int) -> Iterator[None]:
+    """Lets PyTorch compute on so many threads while the block runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def train(digits: Digits, track: Track) -> DigitsNet:
-    """Returns a trained network in eval mode."""
-    with torch.random.fork_rng():
+    """Returns a trained network in eval mode, the same on any number of threads."""
+    # float sums depend on how threads share them, and hundreds of steps make another network of that
+    with torch_threads(1), torch.random.fork_rng():
         torch.manual_seed(_SEED)
         network = DigitsNet()
         batches = -(-len(digits.train_images) // _BATCH)
@@ -128,7 +141,7 @@ def trained() -> DigitsNet:
 
 def quantize(network: DigitsNet, digits: Digits, engine: str, track: Track) -> nn.Module:
     """Returns the network quantized post training, with a weight scale per channel; the engine must be set in torch."""
-    with warnings.catch_warnings():
+    with torch_threads(1), warnings.catch_warnings():
         # Deprecated by torch in favour of another project, but what today's int8 models are made with.
         warnings.filterwarnings("ignore", module=r"torch(\.|$)")
         warnings.filterwarnings("ignore", message=r".*(deprecated|reduce_range)")

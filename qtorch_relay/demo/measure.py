@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -16,7 +14,7 @@ import torch
 
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.demo import BUNDLE_FILE, FLOAT_FILE, IMAGE_FILE, INT8_FILE
-from qtorch_relay.demo.digits import Digits, Track, load_digits, quantize, train
+from qtorch_relay.demo.digits import Digits, Track, load_digits, quantize, torch_threads, train
 from qtorch_relay.demo.programs import (
     INPUT_INFOS,
     compiled_program,
@@ -88,7 +86,7 @@ def run_demo(engine: str, num_threads: int, track: Track, folder: Path | None = 
     with tempfile.TemporaryDirectory(prefix="qtorch_relay_demo_") as temporary, quantized_engine(engine):
         model_file = (folder or Path(temporary)) / INT8_FILE
         digits = load_digits()
-        with _torch_threads(num_threads):
+        with torch_threads(num_threads):
             network = train(digits, track)
             with torch.inference_mode():
                 quantized = quantize(network, digits, engine, track)
@@ -164,13 +162,3 @@ def _count_unequal(found: Any, expected: Any) -> int:
     if found is None or expected is None or found.shape != expected.shape:
         raise QTorchRelayError("the demo's programs give outputs of different form")
     return int(np.count_nonzero(found != expected))
-
-
-@contextmanager
-def _torch_threads(num_threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
