@@ -16,8 +16,10 @@ from qtorch_relay.capture.graph import Node
 from qtorch_relay.expressions import cast, constant
 from qtorch_relay.frontend.context import ImportContext
 from qtorch_relay.frontend.ops.floating_elementwise import float_tensor
+from qtorch_relay.frontend.ops.moves import sliced
 from qtorch_relay.frontend.registry import converter, converter_of
 from qtorch_relay.frontend.values import TensorValue
+from qtorch_relay.tir.ops import sigmoid
 
 LIBRARY = "within rounding: exp, log, sin, sqrt, ... are another library's"
 
@@ -131,3 +133,17 @@ def _power(context: ImportContext, expr: Any, exponent: float) -> Any:
         square = context.emit(relax.op.multiply(expr, expr))
         return square if exponent == 2 else relax.op.multiply(square, expr)
     return relax.op.power(expr, _number(expr, exponent))
+
+
+@converter("aten::glu", lowering="multiply, sigmoid")
+def gated(context: ImportContext, node: Node) -> TensorValue:
+    """aten::glu(Tensor self, int dim=-1) -> Tensor, the first half times the sigmoid of the second
+
+    Source: aten/src/ATen/native/cpu/Activation.cpp glu_kernel.
+    """
+    value = float_tensor(context, node, "self")
+    axis = context.axis(node, "dim", len(value.shape))
+    half = value.shape[axis] // 2
+    taken, gate = (sliced(context, value, axis, begin, begin + half).expr for begin in (0, half))
+    open_gate = context.emit((sigmoid if value.dtype == "float32" else relax.op.sigmoid)(gate))
+    return value.with_expr(context.emit(relax.op.multiply(taken, open_gate), node.scope or "glu"))
