@@ -135,7 +135,7 @@ def _power(context: ImportContext, expr: Any, exponent: float) -> Any:
     return relax.op.power(expr, _number(expr, exponent))
 
 
-@converter("aten::glu", lowering="multiply, sigmoid")
+@converter("aten::glu", lowering="multiply, sigmoid", exact="halves in whole vectors of 32; else within 1 ulp")
 def gated(context: ImportContext, node: Node) -> TensorValue:
     """aten::glu(Tensor self, int dim=-1) -> Tensor, the first half times the sigmoid of the second
 
