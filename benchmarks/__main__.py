@@ -1,9 +1,10 @@
 """`make bench`: our programs beside PyTorch, ONNX Runtime and OpenVINO, and every bar, met or not.
 
 Latencies: all programs of a network take turns in one process, several calls each, so that what disturbs the machine
-disturbs all; medians are told. The dot-product peak is measured between them. Start and memory: a fresh process for
-each program, in turns. Layers: every call of each program against the peak. Writes JSON, a picture, the layers,
-docs/speed.md and the README's section; what one run does not measure, --keep keeps in the JSON.
+disturbs all; medians are told. One of them is the peak: as many dot products as the network has, and nothing else.
+Start and memory: a fresh process for each program, in turns. Layers: every call of each program against the peak.
+Writes JSON, a picture, the layers, docs/speed.md and the README's section; what one run does not measure, --keep keeps
+in the JSON.
 """
 
 from __future__ import annotations

@@ -14,8 +14,10 @@ from accuracy_reports.zoo import IMAGE_SIZES, float_model, quantized_model, rand
 from benchmarks import encoder
 from benchmarks.results import ENGINES, FLOAT, OURS, PYTORCH, Row
 from qtorch_relay.capture.engine import quantized_engine
-from qtorch_relay.kernels.measure import peak_timer
+from qtorch_relay.kernels.measure import peak_program
 from qtorch_relay.peers import STARTS, PeerUnavailableError, export_for_peers, interleave, onnx_programs
+
+PEAK = "dot products alone"
 
 MODELS = (*IMAGE_SIZES, encoder.NAME)
 
@@ -85,8 +87,8 @@ class Network:
 
     @property
     def programs(self) -> int:
-        """How many programs are timed."""
-        return len(self.calls) + len(self.onnx) * len(STARTS)
+        """How many programs are timed, that of the peak included."""
+        return len(self.calls) + len(self.onnx) * len(STARTS) + 1
 
     def measure(self, num_threads: int, rounds: int, each: Callable[[], None]) -> Row:
         """Returns the medians on a number of threads; calls each after every turn of a program."""
@@ -97,15 +99,9 @@ class Network:
             found, refused = onnx_programs(models, [self.input.numpy()], num_threads)
             calls |= {f"{peer}{suffix}": call for peer, call in found.items()}
             missing |= {f"{peer}{suffix}": why for peer, why in refused.items()}
-        peaks: list[float] = []
-        peak = peak_timer()
-
-        def after_turn() -> None:
-            peaks.append(1e-9 / peak())
-            each()
-
+        calls[PEAK] = peak_program(self.macs // num_threads)
         with torch.inference_mode():
-            samples = interleave(calls, rounds, after_turn)
+            samples = interleave(calls, rounds, each)
         latency_ms = {name: round(median(values), 4) for name, values in samples.items()}
-        peak_gmacs = round(median(peaks) * num_threads, 1)
+        peak_gmacs = round(self.macs / latency_ms.pop(PEAK) / 1e6, 1)
         return Row(self.model, self.batch, num_threads, latency_ms, missing, self.macs, peak_gmacs)

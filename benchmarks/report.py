@@ -77,7 +77,10 @@ def where(results: Results) -> str:
     """Returns a line of where, when and how the results were measured."""
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     peaks = [row.peak_gmacs / row.num_threads for row in results.rows]
-    peak = f", whose int8 dot products peak at {sorted(peaks)[len(peaks) // 2]:.0f} GMAC/s a core" if peaks else ""
+    peak = ""
+    if peaks:
+        peak = f", whose int8 dot products peak at {sorted(peaks)[len(peaks) // 2]:.0f} GMAC/s a core (as many as the "
+        peak += "network has, alone, in a program that takes turns with the others)"
     return (
         f"{results.cpu}, {results.cpus} CPUs, {results.system}, target {results.target}{peak}; {results.date}; "
         f"{versions}. Milliseconds, medians of at least {results.rounds} calls that take turns in one process: "

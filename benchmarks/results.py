@@ -18,7 +18,7 @@ class Row:
     """Medians in milliseconds by program; missing says why a program is not among them.
 
     macs: multiply-accumulates of a call; peak_gmacs: those the dot-product instruction reaches in a second on all
-    threads, measured between the programs.
+    threads, by a program of as many of them and nothing else, which takes turns with the others.
     """
 
     model: str

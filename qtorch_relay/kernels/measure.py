@@ -15,7 +15,7 @@ from qtorch_relay.kernels.spec import outputs_of
 from qtorch_relay.kernels.tir import get, load, prim_func, put, registers, splat, store
 from qtorch_relay.kernels.x86.isas import AVX512VNNI
 
-PEAK_STEPS, PEAK_REGISTERS = 10_000, 16
+PEAK_STEPS, PEAK_REGISTERS, DOT_MACS = 10_000, 16, 64
 PEAK_ISA, PEAK_SAMPLES = "x86-avx512vnni", 9
 CALLS = 3  # of one measurement; the evaluator loops in C++
 
@@ -51,10 +51,13 @@ def timer_in_network(
 
 
 def _evaluator(function: PrimFunc, isa: str, calls: int) -> Callable[..., Any]:
-    module = tvm.compile(
-        tvm.IRModule({"kernel": function.with_attr("global_symbol", "kernel")}), target=target.resolve(isa).to_tvm()
-    )
-    return module.mod.time_evaluator("kernel", tvm.cpu(), number=calls, repeat=1)
+    return _compiled(function, isa).time_evaluator("kernel", tvm.cpu(), number=calls, repeat=1)
+
+
+def _compiled(function: PrimFunc, isa: str) -> Any:
+    """Returns a module of a function, by the name "kernel", for an ISA of this host."""
+    mod = tvm.IRModule({"kernel": function.with_attr("global_symbol", "kernel")})
+    return tvm.compile(mod, target=target.resolve(isa).to_tvm()).mod
 
 
 def host_peak_gmacs(num_threads: int) -> float | None:
@@ -73,6 +76,23 @@ def peak_timer() -> Callable[[], float]:
 
     The host has AVX512-VNNI.
     """
+    run = timer(*_dots(PEAK_STEPS), AVX512VNNI.NAME)
+    return lambda: run() / (PEAK_STEPS * PEAK_REGISTERS * DOT_MACS)
+
+
+def peak_program(macs: int) -> Callable[[], None]:
+    """Returns a program of about so many multiply-accumulates that are nothing but such dot products, on one thread.
+
+    It takes as long as a network would at the peak: what disturbs the one disturbs the other.
+    """
+    function, arguments = _dots(max(1, round(macs / (PEAK_REGISTERS * DOT_MACS))))
+    kernel = _compiled(function, AVX512VNNI.NAME)["kernel"]
+    tensors = [tvm.runtime.tensor(array) for array in arguments]
+    return lambda: kernel(*tensors)
+
+
+def _dots(steps: int) -> tuple[PrimFunc, list[npt.NDArray[Any]]]:
+    """Returns a function of steps * PEAK_REGISTERS dot products of DOT_MACS each, and its arguments."""
 
     def body(a: Any, b: Any, out: Any) -> None:
         dot = AVX512VNNI.dot_for("s32")
@@ -80,7 +100,7 @@ def peak_timer() -> Callable[[], float]:
         for accumulator in accumulators:
             put(accumulator, splat(T.int32(0), 16))
         u8, s8 = T.bind(load(a, 0, 64)), T.bind(load(b, 0, 64))
-        with T.serial(0, PEAK_STEPS):
+        with T.serial(0, steps):
             for accumulator in accumulators:
                 put(accumulator, dot.add(get(accumulator), u8, s8))
         for i, accumulator in enumerate(accumulators):
@@ -88,8 +108,7 @@ def peak_timer() -> Callable[[], float]:
 
     out = np.zeros(PEAK_REGISTERS * 16, np.int32)
     function = prim_func("peak", [("a", (64,), "uint8"), ("b", (64,), "int8"), ("out", out.shape, "int32")], body)
-    run = timer(function, [np.ones(64, np.uint8), np.ones(64, np.int8), out], AVX512VNNI.NAME)
-    return lambda: run() / (PEAK_STEPS * PEAK_REGISTERS * 64)
+    return function, [np.ones(64, np.uint8), np.ones(64, np.int8), out]
 
 
 def describe(spec: Any) -> str:
