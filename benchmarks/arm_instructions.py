@@ -158,9 +158,14 @@ def main() -> None:
                     row = count(plugin, network, program, cpu)
                     rows[row.model, row.cpu, row.program] = row
                     print(to_markdown([row]).splitlines()[-1], flush=True)
-    data = [{**asdict(row), "macs_per_instruction": row.macs_per_instruction} for row in rows.values()]
+                    _write(path, list(rows.values()))
+
+
+def _write(path: Path, rows: Sequence[Row]) -> None:
+    """Writes the rows as JSON, and as Markdown beside it."""
+    data = [{**asdict(row), "macs_per_instruction": row.macs_per_instruction} for row in rows]
     path.write_text(json.dumps(data, indent=1) + "\n")
-    path.with_suffix(".md").write_text(to_markdown(list(rows.values())))
+    path.with_suffix(".md").write_text(to_markdown(rows))
 
 
 def _read(path: Path) -> dict[tuple[str, str, str], Row]:
