@@ -73,7 +73,8 @@ bench: $(INSTALLED)
 
 relay-era: $(INSTALLED)
 	$(BIN)/python -m accuracy_reports.relay_era
-	QTORCH_RELAY_ALL_ROWS=1 $(BIN)/python -m pytest -q tests/relay/test_era.py
+	$(BIN)/python -m tests.relay.rows
+	$(BIN)/python -m tests.qnn.relay_comparison > docs/relay_canonicalization.md
 
 arm-speed: board
 	$(BIN)/python -m benchmarks.arm_issue

@@ -19,6 +19,7 @@ from rich.progress import Progress
 
 from accuracy_reports.relay_era.job import VARIABLE, interpreter
 from accuracy_reports.relay_era.networks import DEFAULT, EXACT, LAYERS, PEER, PROGRAMS, QNN, Array, Run, run_network
+from accuracy_reports.relay_era.rows import read_rows, rows_in_the_matrix, rows_to_markdown
 from accuracy_reports.zoo import IMAGE_SIZES, quantized_model, random_images
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.demo.digits import FloatLogits, load_digits, quantize, train
@@ -41,7 +42,7 @@ def keep(runs: Sequence[Run], path: Path = RESULTS) -> None:
     with atomic_write(path) as file:
         file.write((json.dumps({"runs": [run.to_json() for run in runs]}, indent=1) + "\n").encode())
     with atomic_write(path.with_suffix(".md")) as file:
-        file.write(to_markdown(runs).encode())
+        file.write(page(runs).encode())
 
 
 def network_and_images(name: str, engine: str, size: int | None) -> tuple[torch.nn.Module, Array]:
@@ -82,6 +83,12 @@ def to_markdown(runs: Sequence[Run]) -> str:
         seconds = run.seconds.get("text", 0.0) + run.seconds["import"]
         lines.append(f"{about} {share} | {run.largest} | {top1} | {seconds:.1f} | {run.seconds['build']:.0f} |")
     return "\n".join([*lines, "", *_bars(runs), ""])
+
+
+def page(runs: Sequence[Run]) -> str:
+    """Returns the page: the networks, and the rows of the op matrix that are kept."""
+    rows = read_rows()
+    return to_markdown(runs) + ("\n" + "\n".join(rows_to_markdown(rows, rows_in_the_matrix())) if rows else "")
 
 
 def misses(runs: Sequence[Run]) -> list[str]:
@@ -142,7 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 runs = [old for old in runs if (old.network, old.image_size, old.program) != key] + [run]
                 keep(runs)
                 bars.console.print(f"{name}, {run.program}: {run.error[:100] or f'{run.differing} differ'}")
-    print(to_markdown(runs), end="")
+    keep(runs)
+    print(page(runs), end="")
     return 1 if misses(runs) else 0
 
 

@@ -73,12 +73,34 @@ def check_texts(texts: Sequence[str]) -> list[str]:
         return errors
 
 
+def run_texts(programs: Sequence[tuple[str, bytes, Arrays]]) -> list[tuple[str, tuple[npt.NDArray[Any], ...]]]:
+    """Builds and runs many programs in one process; returns for each what went wrong, "" for nothing, and its outputs.
+
+    Raises: RelayEraError if the process itself dies.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        jobs: list[dict[str, Any]] = []
+        for i, (text, params, inputs) in enumerate(programs):
+            folder = Path(name) / str(i)
+            folder.mkdir()
+            (folder / "model.relay").write_text(text)
+            (folder / "model.params").write_bytes(params)
+            np.savez(folder / "inputs.npz", allow_pickle=False, **inputs)
+            files = {"text": "model.relay", "params": "model.params", "inputs": "inputs.npz", "result": "results.npz"}
+            jobs.append({**{key: str(folder / file) for key, file in files.items()}, "opt_level": 3, "target": "llvm"})
+        errors: list[str] = json.loads(_start(Path(name), {"programs": jobs}))
+        return [(error, () if error else _outputs(job["result"])) for error, job in zip(errors, jobs, strict=True)]
+
+
+def _outputs(path: str | Path) -> tuple[npt.NDArray[Any], ...]:
+    with np.load(path) as results:
+        return tuple(results[f"out{i}"] for i in range(len(results.files)))
+
+
 def _run(folder: Path, inputs: Arrays, description: Mapping[str, Any]) -> Ran:
     np.savez(folder / "inputs.npz", allow_pickle=False, **inputs)
     report = json.loads(_start(folder, {**description, "inputs": str(folder / "inputs.npz")}))
-    with np.load(folder / "results.npz") as results:
-        outputs = tuple(results[f"out{i}"] for i in range(len(results.files)))
-    return Ran(outputs, report["seconds"], tuple(report["ops"]))
+    return Ran(_outputs(folder / "results.npz"), report["seconds"], tuple(report["ops"]))
 
 
 def _start(folder: Path, job: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ JOB.json: {"inputs": INPUTS.npz, "opt_level": n, "target": t} and either {"text"
 parameters, or {"torchscript"}, a file for that TVM's own relay.frontend.from_pytorch.
 RESULT.npz has out0, out1, ... Prints one line of JSON: seconds of import, build and run, and the names of the ops.
 Or JOB.json: {"check": [TEXT, ...]}, files of Relay text to parse and type-check: prints what is wrong with each.
+Or JOB.json: {"programs": [{... as above, "result"}, ...]}: runs each, and prints a list of what is wrong with each.
 """
 
 import functools
@@ -60,12 +61,28 @@ def check(path: str) -> str:
 
 
 def main(job_path: str, result_path: str) -> None:
-    """Does the job: checks texts, or imports, type-checks, builds and runs one program."""
+    """Does the job: checks texts, or runs programs."""
     with open(job_path) as file:
         job = json.load(file)
     if "check" in job:
         print(json.dumps([check(path) for path in job["check"]]))
-        return
+    elif "programs" in job:
+        print(json.dumps([error_of(program) for program in job["programs"]]))
+    else:
+        print(json.dumps(run(job, result_path)))
+
+
+def error_of(job: dict[str, Any]) -> str:
+    """Runs one of several programs and returns what kept it from running, "" for nothing."""
+    try:
+        run(job, job["result"])
+    except Exception as error:  # whatever it is, it is this program's, and told
+        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1][:300]}"
+    return ""
+
+
+def run(job: dict[str, Any], result_path: str) -> dict[str, Any]:
+    """Imports, type-checks, builds and runs one program; writes its outputs, returns seconds and ops."""
     inputs = dict(np.load(job["inputs"]))
     times = [time.perf_counter()]
     module, params = read(job, inputs)
@@ -82,7 +99,7 @@ def main(job_path: str, result_path: str) -> None:
     np.savez(result_path, **{f"out{i}": executor.get_output(i).numpy() for i in range(executor.get_num_outputs())})
     start, imported, built, ended = times
     seconds = {"import": imported - start, "build": built - imported, "run": ended - built}
-    print(json.dumps({"seconds": seconds, "ops": ops_of(module)}))
+    return {"seconds": seconds, "ops": ops_of(module)}
 
 
 if __name__ == "__main__":

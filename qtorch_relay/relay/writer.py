@@ -147,7 +147,7 @@ def attribute(value: Any) -> str:
     if isinstance(value, bool | int):
         return str(value)
     if isinstance(value, float):
-        return f"{value!r}f"
+        return f"{value!r}{'f' if abs(value) <= float(np.finfo(np.float32).max) else 'f64'}"
     return f"[{', '.join(attribute(item) for item in value)}]"
 
 

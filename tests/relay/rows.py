@@ -1,7 +1,16 @@
-"""Rows of the op matrix in a real TVM with Relay: many in one program, each output against PyTorch's."""
+"""Rows of the op matrix in a real TVM with Relay: `python -m tests.relay.rows` runs them and keeps what they gave.
+
+Needs QTORCH_RELAY_ERA_PYTHON. Rows are parsed, type-checked, built and run: the smallest row of each op, then the next
+of each, so that a run that is stopped has seen all ops. What is kept already is not done again.
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
+import time
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,88 +18,123 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from rich.console import Console
+from rich.progress import Progress
 
-from accuracy_reports.relay_era.job import run_text
+from accuracy_reports.relay_era.__main__ import keep, read_runs
+from accuracy_reports.relay_era.job import VARIABLE, RelayEraError, check_texts, interpreter, run_texts
+from accuracy_reports.relay_era.rows import Outcome, Row, keep_rows, misses_of, read_rows
 from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.capture.packed import quantized_tensor
 from qtorch_relay.capture.torchscript import capture_model
-from qtorch_relay.errors import QTorchRelayError, UnsupportedOpError
+from qtorch_relay.errors import UnsupportedOpError
 from qtorch_relay.frontend.importer import import_graph
 from qtorch_relay.relay.options import Options
 from qtorch_relay.relay.text import imported_text
 from tests.matrix.case import Case
+from tests.matrix.families import FAMILIES
 from tests.matrix.run import Rows
+
+ENGINE = "fbgemm"
+OPTIONS = {"default": Options(), "exact": Options(exact=True)}
+# Floats may differ by the order of additions and by Relay's own functions; codes may not.
+FLOAT_FRACTION = 1e-5
+IN_A_PROCESS = 24
 
 
 @dataclass(frozen=True)
-class Result:
-    """A row in Relay: how many of its elements are not PyTorch's, or the error that kept it from running.
+class Texts:
+    """A row's text and parameters in each mode ("exact" only if it is another), its inputs, and PyTorch's outputs."""
 
-    kind: "codes", or "floats" (then only what is off by more than rounding counts).
+    programs: dict[str, tuple[str, bytes]]
+    inputs: dict[str, npt.NDArray[Any]]
+    expected: list[npt.NDArray[Any]]
+
+
+def matrix() -> list[Case]:
+    """Returns all rows of the engine: the smallest of each op, then the next of each, and so on."""
+    cases = [case for cases in FAMILIES.values() for case in cases() if ENGINE in case.engines]
+    cases.sort(key=lambda case: sum(array.size for array in case.inputs))
+    seen: Counter[str] = Counter()
+    places = []
+    for case in cases:
+        places.append(seen[case.op])
+        seen[case.op] += 1
+    return [case for _, case in sorted(zip(places, cases, strict=True), key=lambda pair: pair[0])]
+
+
+def texts_of(case: Case) -> Texts:
+    """Returns a row as Relay text.
+
+    Raises: UnsupportedOpError if an op of it has no Relay form.
     """
+    infos = [(f"x{i}", torch.from_numpy(array.copy())) for i, array in enumerate(case.inputs)]
+    with quantized_engine(ENGINE), torch.no_grad():
+        module = Rows([case]).eval()
+        expected = module.each([tensor for _, tensor in infos])[0]
+        imported = import_graph(capture_model(module, infos, ENGINE).graph)
+    programs = {mode: imported_text(imported, options) for mode, options in OPTIONS.items()}
+    if programs["exact"] == programs["default"]:
+        del programs["exact"]
+    arrays = [quantized_tensor(out).codes if out.is_quantized else out.detach().numpy() for out in expected]
+    return Texts(programs, {f"x{i}": array for i, array in enumerate(case.inputs)}, arrays)
 
-    id: str
-    kind: str = "codes"
-    elements: int = 0
-    differing: int = 0
-    error: str = ""
 
-
-# Floats may differ by the order of additions and by Relay's own functions; codes may not.
-FLOAT_FRACTION = 1e-5
-
-
-def text_of(case: Case, engine: str, *, exact: bool) -> str | None:
-    """Returns a row's Relay text, None if an op of it is refused by name."""
+def written(case: Case) -> Texts | str:
+    """Returns a row as Relay text, or the ops of it that have none."""
     try:
-        return imported_text(_imported([case], engine), Options(exact=exact))[0]
-    except UnsupportedOpError:
-        return None
+        return texts_of(case)
+    except UnsupportedOpError as error:
+        return " ".join(line.strip() for line in str(error).splitlines()[1:-1]) or str(error)
 
 
-def results(cases: Sequence[Case], engine: str, *, exact: bool) -> list[Result]:
-    """Returns a result per row. A program that cannot be run is taken apart, so that the row to blame is named."""
+def type_errors(cases: Sequence[Case]) -> list[str]:
+    """Returns what Relay's parser or type checker has against rows' texts, of all modes."""
+    made = {case.id: written(case) for case in cases}
+    texts = {
+        f"{name}, {mode}": program[0]
+        for name, item in made.items()
+        if isinstance(item, Texts)
+        for mode, program in item.programs.items()
+    }
+    errors = check_texts(list(texts.values()))
+    return [f"{name}: {error}" for name, error in zip(texts, errors, strict=True) if error]
+
+
+def run_rows(cases: Sequence[Case]) -> list[Row]:
+    """Returns how rows' texts do in each mode."""
+    made = [written(case) for case in cases]
+    outcomes = iter(_run([item for item in made if isinstance(item, Texts)]))
+    return [
+        Row(case.id, case.op, refused=item) if isinstance(item, str) else Row(case.id, case.op, modes=next(outcomes))
+        for case, item in zip(cases, made, strict=True)
+    ]
+
+
+def _run(items: Sequence[Texts]) -> list[dict[str, Outcome]]:
+    """Runs texts in one process; one that dies is taken apart by halves."""
+    programs = [(*program, item.inputs) for item in items for program in item.programs.values()]
     try:
-        return list(_run(cases, engine, exact=exact))
-    except QTorchRelayError as error:
-        if len(cases) == 1:
-            return [Result(cases[0].id, error=f"{type(error).__name__}: {error}")]
-        half = len(cases) // 2
-        return results(cases[:half], engine, exact=exact) + results(cases[half:], engine, exact=exact)
+        results = iter(run_texts(programs))
+    except RelayEraError as error:
+        if len(items) == 1:
+            return [{mode: Outcome(error=str(error)) for mode in items[0].programs}]
+        half = len(items) // 2
+        return _run(items[:half]) + _run(items[half:])
+    return [{mode: _outcome(item.expected, *next(results)) for mode in item.programs} for item in items]
 
 
-def _imported(cases: Sequence[Case], engine: str) -> Any:
-    with quantized_engine(engine), torch.no_grad():
-        module = Rows(cases).eval()
-    return import_graph(capture_model(module, _infos(cases), engine).graph)
+def _outcome(expected: Sequence[npt.NDArray[Any]], error: str, found: Sequence[npt.NDArray[Any]]) -> Outcome:
+    if error:
+        return Outcome(error=error)
+    compared = [_compare(theirs, ours) for theirs, ours in zip(expected, found, strict=True)]
+    codes = [each for each in compared if each[0] == "codes"]
+    kind, chosen = ("codes", codes) if codes else ("floats", compared)
+    return Outcome(kind, sum(each[1] for each in chosen), sum(each[2] for each in chosen))
 
 
-def _infos(cases: Sequence[Case]) -> list[tuple[str, torch.Tensor]]:
-    return [(f"x{i}", torch.from_numpy(array.copy())) for i, array in enumerate(_arrays(cases))]
-
-
-def _arrays(cases: Sequence[Case]) -> list[npt.NDArray[Any]]:
-    return [array for case in cases for array in case.inputs]
-
-
-def _run(cases: Sequence[Case], engine: str, *, exact: bool) -> Iterator[Result]:
-    with quantized_engine(engine), torch.no_grad():
-        module = Rows(cases).eval()
-        expected = module.each([tensor for _, tensor in _infos(cases)])
-        imported = import_graph(capture_model(module, _infos(cases), engine).graph)
-    text, params = imported_text(imported, Options(exact=exact))
-    ran = run_text(text, params, {f"x{i}": array for i, array in enumerate(_arrays(cases))})
-    ours = iter(ran.outputs)
-    for case, tensors in zip(cases, expected, strict=True):
-        compared = [_compare(tensor, next(ours)) for tensor in tensors]
-        codes = [found for found in compared if found[0] == "codes"]
-        kind, chosen = ("codes", codes) if codes else ("floats", compared)
-        yield Result(case.id, kind, sum(found[1] for found in chosen), sum(found[2] for found in chosen))
-
-
-def _compare(tensor: torch.Tensor, ours: npt.NDArray[Any]) -> tuple[str, int, int]:
+def _compare(theirs: npt.NDArray[Any], ours: npt.NDArray[Any]) -> tuple[str, int, int]:
     """Returns the kind, the number of elements and how many of them differ."""
-    theirs = quantized_tensor(tensor).codes if tensor.is_quantized else tensor.detach().numpy()
     assert (theirs.shape, theirs.dtype) == (ours.shape, ours.dtype)
     unequal = theirs != ours
     if theirs.dtype.kind != "f":
@@ -99,3 +143,42 @@ def _compare(tensor: torch.Tensor, ours: npt.NDArray[Any]) -> tuple[str, int, in
     magnitude = np.abs(theirs[np.isfinite(theirs)]).max(initial=0.0)
     unequal &= ~(np.abs(theirs.astype(np.float64) - ours) <= FLOAT_FRACTION * magnitude)
     return "floats", theirs.size, int(unequal.sum())
+
+
+def _chunks(items: Sequence[Case], size: int) -> Iterator[Sequence[Case]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def main() -> int:
+    """Runs what is not kept yet, for as long as the arguments say; returns 1 if a row misses the bar."""
+    parser = argparse.ArgumentParser(prog="python -m tests.relay.rows", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start nothing new after so long")
+    parser.add_argument("--only", default="", help="rows whose name has this text")
+    parser.add_argument("--types", action="store_true", help="only parse and type-check, keep nothing")
+    options = parser.parse_args()
+    if not interpreter():
+        print(f"error: set {VARIABLE} to the Python of a TVM that has Relay (0.17)", file=sys.stderr)
+        return 2
+    warnings.filterwarnings("ignore", module=r"(torch|tests)(\.|$)")
+    end = time.monotonic() + 60 * options.minutes
+    cases = [case for case in matrix() if options.only in case.id]
+    rows, errors = {row.id: row for row in read_rows()}, list[str]()
+    with Progress(console=Console(stderr=True)) as bars:
+        todo = [case for case in cases if options.types or case.id not in rows]
+        for chunk in bars.track(list(_chunks(todo, IN_A_PROCESS)), description="rows"):
+            if time.monotonic() >= end:
+                break
+            if options.types:
+                errors += type_errors(chunk)
+            else:
+                rows |= {row.id: row for row in run_rows(chunk)}
+                keep_rows(list(rows.values()), len(matrix()))
+    keep(read_runs())  # the page, with these rows
+    missed = errors if options.types else misses_of(list(rows.values()))
+    print("\n".join(missed))
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

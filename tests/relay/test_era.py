@@ -1,89 +1,41 @@
 """Relay text in a real TVM with Relay: parsed, type-checked, built, run, compared with PyTorch.
 
-Small programs; `make relay-era` runs whole networks, and every row of the op matrix.
+Small programs; `make relay-era` runs whole networks, and `python -m tests.relay.rows` every row of the op matrix.
 """
 
 from __future__ import annotations
-
-import os
 
 import numpy as np
 import pytest
 
 from accuracy_reports.relay_era.job import RelayEraError, check_texts, interpreter, run_text
 from accuracy_reports.relay_era.networks import DEFAULT, EXACT, LAYERS, PEER, run_network
+from accuracy_reports.relay_era.rows import misses_of
 from qtorch_relay.frontend.importer import ImportedModule
 from qtorch_relay.relay.options import Options
 from qtorch_relay.relay.text import imported_text
-from tests.matrix.case import Case
-from tests.matrix.families import FAMILIES
 from tests.qnn.relay_cases import CASES, RelayCase
-from tests.qnn.test_relay_era import program
+from tests.qnn.relay_comparison import program
 from tests.relay.programs import SHAPE, digits_network
-from tests.relay.rows import Result, results, text_of
+from tests.relay.rows import matrix, run_rows, type_errors
 
 pytestmark = pytest.mark.skipif(
     not interpreter(), reason="QTORCH_RELAY_ERA_PYTHON names no interpreter of a TVM that has Relay"
 )
-EVERY_ROW = bool(os.environ.get("QTORCH_RELAY_ALL_ROWS"))
-ROWS_IN_A_PROGRAM = 24
-# Each stands for a way that ops are written. The last: a float bias, an overflow in int16, an int8 input.
-CHOSEN = {
-    "quantized::conv2d": 0,
-    "quantized::linear": 0,
-    "quantized::add_relu": 3,
-    "quantized::mul": 0,
-    "quantized::cat": 1,
-    "quantized::hardswish": 0,
-    "aten::avg_pool2d": 2,
-    "quantized::linear_dynamic": 0,
-}
+# Each stands for a way that ops are written.
+CHOSEN = ("quantized::conv2d", "quantized::add_relu", "quantized::mul", "quantized::hardswish")
 
 
-def rows() -> list[Case]:
-    """Returns the rows to run: all that have a text, or one of each op that is chosen."""
-    cases = [case for cases in FAMILIES.values() for case in cases() if "fbgemm" in case.engines]
-    if EVERY_ROW:
-        return [case for case in cases if text_of(case, "fbgemm", exact=False) is not None]
-    return [[case for case in cases if case.op == op][place] for op, place in CHOSEN.items()]
-
-
-def wrong(found: list[Result]) -> list[str]:
-    return [f"{row.id}: {row.error or f'{row.differing} of {row.elements} {row.kind}'}" for row in found if _off(row)]
-
-
-def _off(row: Result) -> bool:
-    return bool(row.error) or row.differing > 0
-
-
-@pytest.mark.skipif(not EVERY_ROW, reason="builds take minutes; `make relay-era` runs it (QTORCH_RELAY_ALL_ROWS=1)")
-@pytest.mark.parametrize("exact", [True, False], ids=["exact", "default"])
-def test_rows_of_the_matrix(exact: bool) -> None:
-    cases = rows()
-    found = [
-        row
-        for start in range(0, len(cases), ROWS_IN_A_PROGRAM)
-        for row in results(cases[start : start + ROWS_IN_A_PROGRAM], "fbgemm", exact=exact)
-    ]
-    assert len(found) == len(cases)
-    assert [row.id for row in found if row.error] == []
-    if exact:
-        assert wrong(found) == []
-    codes = [row for row in found if row.kind == "codes" and "-large-" not in row.id]
-    assert sum(row.differing for row in codes) <= 0.001 * sum(row.elements for row in codes), wrong(found)
+def test_rows_of_the_matrix() -> None:
+    cases = matrix()
+    chosen = [next(case for case in cases if case.op == op) for op in CHOSEN]
+    rows = run_rows(chosen)
+    assert [row.id for row in rows if not row.modes] == []
+    assert misses_of(rows) == []
 
 
 def test_rows_are_well_typed() -> None:
-    step = 1 if EVERY_ROW else 40
-    cases = [case for cases in FAMILIES.values() for case in list(cases())[::step] if "fbgemm" in case.engines]
-    texts = {
-        f"{case.id} {'exact' if exact else 'default'}": text
-        for case in cases
-        for exact in (False, True)
-        if (text := text_of(case, "fbgemm", exact=exact)) is not None
-    }
-    errors = check_texts(list(texts.values()))
-    assert [f"{name}: {error}" for name, error in zip(texts, errors, strict=True) if error] == []
+    assert type_errors(matrix()[::40]) == []
 
 
 def test_relays_own_ops_are_well_typed() -> None:
@@ -100,12 +52,10 @@ def relay_text(case: RelayCase) -> str:
 
 def test_the_demos_network() -> None:
     images = np.random.default_rng(1).normal(size=(32, *SHAPE[1:])).astype(np.float32)
-    runs = {
-        run.program: run
-        for run in run_network("digits", digits_network(), images, "fbgemm", (DEFAULT, EXACT, LAYERS, PEER))
-    }
-    for name in (DEFAULT, EXACT):
-        assert (runs[name].error, runs[name].differing, runs[name].same_top1) == ("", 0, True)
+    programs = (DEFAULT, EXACT, LAYERS, PEER)
+    runs = {run.program: run for run in run_network("digits", digits_network(), images, "fbgemm", programs)}
+    for run in (runs[DEFAULT], runs[EXACT]):
+        assert (run.error, run.differing, run.same_top1) == ("", 0, True)
     assert runs[LAYERS].error == ""
     assert runs[LAYERS].differing <= 0.001 * runs[LAYERS].elements
     assert runs[PEER].error or runs[PEER].differing > 0

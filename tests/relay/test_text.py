@@ -18,7 +18,7 @@ from qtorch_relay.relay.options import Options
 from qtorch_relay.relay.page import relay_page
 from qtorch_relay.relay.registry import QNN_FORMS, RELAX_FORMS, relax_form
 from qtorch_relay.relay.text import imported_text
-from qtorch_relay.relay.writer import literal
+from qtorch_relay.relay.writer import attribute, literal
 from tests.relay.programs import digits_network, imported, lstm
 
 PAGE = Path(__file__).parents[2] / "docs" / "relay.md"
@@ -161,6 +161,10 @@ def test_a_named_dimension_is_refused() -> None:
 )
 def test_literals(number: np.generic, text: str) -> None:
     assert literal(number) == text
+
+
+def test_an_attribute_past_float32_is_a_float64() -> None:
+    assert [attribute(-3e38), attribute(1e300)] == ["-3e+38f", "1e+300f64"]
 
 
 def test_the_table_names_ops_of_the_dialect_and_no_plain_op_twice() -> None:
