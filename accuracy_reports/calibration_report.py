@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -134,8 +135,11 @@ def _cells(row: Row, best: float) -> str:
     return f"{accuracy} | {row.sqnr_db:.1f} dB"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Makes the comparison and writes it."""
+    parser = argparse.ArgumentParser(prog="python -m accuracy_reports.calibration_report", description=__doc__)
+    parser.add_argument("--output", type=Path, default=RESULTS, metavar="FOLDER", help="default: %(default)s")
+    output: Path = parser.parse_args(arguments).output
     warnings.filterwarnings("ignore", module=r"torch(\.|$)")
     torch.set_num_threads(1)
     console = Console(stderr=True)
@@ -149,12 +153,12 @@ def main() -> int:
     ]
     environment = asdict(describe_environment(COMMAND, 1))
     data = {"version": 1, "environment": environment, "rows": [asdict(row) for row in rows]}
-    RESULTS.mkdir(exist_ok=True)
+    output.mkdir(exist_ok=True)
     for name, text in (
         ("calibration.json", json.dumps(data, indent=1) + "\n"),
         ("calibration.md", to_markdown(tasks, rows, environment)),
     ):
-        with atomic_write(RESULTS / name) as file:
+        with atomic_write(output / name) as file:
             file.write(text.encode())
     print(to_markdown(tasks, rows, environment))
     return 0

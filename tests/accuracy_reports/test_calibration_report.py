@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from accuracy_reports.calibration_report import ENGINES, RESULTS, Method, compare, methods
+from accuracy_reports.calibration_report import ENGINES, RESULTS, Method, compare, main, methods
 from accuracy_reports.calibration_tasks import Task, exposure_task, unbalanced_task
 from calibration.evaluate import expected_outputs
 from qtorch_relay.demo.digits import DigitsNet, load_digits, train
@@ -65,3 +65,10 @@ def test_the_committed_table_has_every_method() -> None:
         cells = line.removeprefix(start).rstrip(" |").split(" | ")
         at = 2 * ENGINES.index(row["engine"])
         assert cells[at : at + 2] == [f"{row['accuracy']:.2%}", f"{row['sqnr_db']:.1f} dB"]
+
+
+def test_help_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    assert "make calibration" in capsys.readouterr().out
