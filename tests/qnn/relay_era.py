@@ -6,6 +6,7 @@ CASES.json: a list of programs {"rounding", "compute_dtype", "target", "calls": 
 An argument is {"tensor": key} (an input of the program), {"constant": key}, {"value": v} or {"list": [argument, ...]}.
 """
 
+import functools
 import json
 import os
 import sys
@@ -16,6 +17,10 @@ import numpy as np
 import tvm
 from tvm import relay
 from tvm.contrib import graph_executor
+from tvm.relay.backend import te_compiler
+
+# Asked for every dimension of every op that is lowered, and made anew each time.
+te_compiler.libinfo = functools.cache(tvm.support.libinfo)
 
 
 def argument(description, arrays, inputs):

@@ -5,6 +5,8 @@ Runs when QTORCH_RELAY_ERA_PYTHON names the interpreter of a TVM that still has 
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from qtorch_relay import qnn
 from tests.qnn.relay_cases import CASES
 from tests.qnn.relay_comparison import PYTHON, compare
 
+PAGE = Path(__file__).parents[2] / "docs" / "relay_canonicalization.md"
 # qnn.contrib_dense_pack has no canonicalization in Relay.
 NOT_IN_RELAY = {"contrib_dense_pack"}
 OURS = {"choose_qparams", "lookup", "requantize_add", "transform", "current_requantize_config", "requantize_config"}
@@ -31,3 +34,15 @@ def test_codes_are_relays_own(family: str, tmp_path: Path) -> None:
     found = list(compare(CASES[family], tmp_path))
     assert found
     assert [each for each in found if each.differing] == []
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="made by `make relay-era`")
+def test_the_page_tells_every_op() -> None:
+    made: Counter[str] = Counter()
+    for cases in CASES.values():
+        for case in cases:
+            made[case.op] += len(case.configs)
+    rows = re.findall(r"^\| `qnn\.(\w+)` \| \d+ \| (\d+) \| \d+ \| \d+ \|$", PAGE.read_text(), re.MULTILINE)
+    assert {op: int(count) for op, count in rows} == made, (
+        "make it anew: python -m tests.qnn.relay_comparison > docs/relay_canonicalization.md"
+    )
