@@ -26,7 +26,7 @@ from rich.progress import Progress, TimeElapsedColumn
 
 from benchmarks import concurrency, layers, report, start_up
 from benchmarks.network import MODELS, Network
-from benchmarks.results import Results, read, write
+from benchmarks.results import ENGINES, Results, read, write
 from qtorch_relay.peers.timing import TURNS
 from qtorch_relay.target import host_cpu, resolve
 
@@ -81,6 +81,13 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--float", action=argparse.BooleanOptionalAction, default=True, help="time the float networks too"
     )
+    parser.add_argument(
+        "--engines",
+        nargs="+",
+        choices=ENGINES,
+        default=ENGINES,
+        help="PyTorch's engines; ours takes the first, and qnnpack, never the fastest on x86, takes most of the time",
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure")
     parser.add_argument("--keep", action="store_true", help="keep what the JSON has and this run does not measure")
     parser.add_argument(
@@ -123,7 +130,7 @@ def _latencies(results: Results, options: argparse.Namespace, bars: Progress, pa
     for batch in options.batch:
         for model in options.models:
             bars.update(task, description=f"{model}, batch {batch}")
-            network = Network(model, batch, with_float=options.float)
+            network = Network(model, batch, with_float=options.float, engines=options.engines)
             bars.advance(task)
             for num_threads in options.threads:
                 part = 1 / network.programs

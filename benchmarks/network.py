@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
@@ -43,7 +43,7 @@ class Network:
     Ours is the network of the first engine, and so are ONNX Runtime's and OpenVINO's: the same codes and scales.
     """
 
-    def __init__(self, model: str, batch: int, *, with_float: bool) -> None:
+    def __init__(self, model: str, batch: int, *, with_float: bool, engines: Sequence[str] = ENGINES) -> None:
         self.model, self.batch = model, batch
         self.missing: dict[str, str] = {}
         self.calls: dict[str, Callable[[], Any]] = {}
@@ -53,7 +53,7 @@ class Network:
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
             original(self.input)
         self.macs = counter.get_total_flops() // 2
-        for engine in ENGINES:
+        for engine in engines:
             self._add_engine(engine)
         if with_float:
             with torch.inference_mode():
