@@ -15,7 +15,8 @@ of an imported module becomes in Relay text, and what that costs in codes agains
 form that costs none, and writes plain ops where no op of Relay rounds as PyTorch does. `--exact` takes no form whose
 codes hang on the machine that builds the text either. `--requantize qnn` takes the first form whatever it costs: it is
 for toolchains that match `qnn.conv2d`, `nn.bias_add`, `qnn.requantize`. Measured on networks and on the rows of the op
-matrix in a TVM 0.17: [results.md](../accuracy_reports/relay_era/results.md).
+matrix in a TVM 0.17: [results.md](../accuracy_reports/relay_era/results.md). `CanonicalizeOps` gives the integers that
+Relay's own canonicalization gives: [op by op](relay_canonicalization.md).
 
 How plain ops round (`relay/finish.py`): the bias is added and the sum scaled in float32 as PyTorch does it, clipped to
 the codes' range, and rounded to the nearest, ties to even, by adding 12582912 and taking it away again. The end is

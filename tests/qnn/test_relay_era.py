@@ -36,7 +36,6 @@ def test_codes_are_relays_own(family: str, tmp_path: Path) -> None:
     assert [each for each in found if each.differing] == []
 
 
-@pytest.mark.skipif(not PAGE.exists(), reason="made by `make relay-era`")
 def test_the_page_tells_every_op() -> None:
     made: Counter[str] = Counter()
     for cases in CASES.values():
