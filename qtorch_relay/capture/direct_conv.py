@@ -14,6 +14,8 @@ from qtorch_relay.errors import UnsupportedQuantSchemeError
 # So large an input scale makes the bias less than half a step of the sums.
 _INPUT_SCALE = 2.0**80
 _MIDDLE = 128
+# More than the allocator keeps at hand of one size.
+_FREED = 16
 
 
 def read_weight(packed: torch.ScriptObject, unpacked: torch.Tensor) -> torch.Tensor:
@@ -21,7 +23,8 @@ def read_weight(packed: torch.ScriptObject, unpacked: torch.Tensor) -> torch.Ten
     right in any case.
 
     What runs is believed, but for two cases: qnnpack and onednn unpack what they were given. qnnpack may refuse to run
-    with these parameters. onednn can take a weight in a wrong order, which leaves the codes the same as a whole.
+    with these parameters. onednn can take a weight in a wrong order, which leaves the codes the same as a whole. So may
+    memory that held them before in another order, but not twice.
 
     Raises: UnsupportedQuantSchemeError for a zero point other than 0 in that form.
     """
@@ -29,7 +32,9 @@ def read_weight(packed: torch.ScriptObject, unpacked: torch.Tensor) -> torch.Ten
         codes = _run_for_codes(packed, unpacked)
     except RuntimeError:
         return unpacked
-    if torch.equal(torch.sort(codes.flatten())[0], torch.sort(unpacked.int_repr().flatten())[0]):
+    if torch.equal(_counts(codes), _counts(unpacked.int_repr())) and torch.equal(
+        _unpack_again(packed, unpacked), unpacked
+    ):
         return unpacked
     if unpacked.q_zero_point() != 0:
         raise UnsupportedQuantSchemeError(
@@ -37,6 +42,19 @@ def read_weight(packed: torch.ScriptObject, unpacked: torch.Tensor) -> torch.Ten
             "are undefined; quantize it symmetrically, or convert the model for another engine"
         )
     return torch._make_per_tensor_quantized_tensor(codes, unpacked.q_scale(), 0)
+
+
+def _counts(codes: torch.Tensor) -> torch.Tensor:
+    """Returns how often there is each code; sorting would leave all of them in memory, in an order of their own."""
+    return torch.bincount(codes.flatten().to(torch.int16) + _MIDDLE, minlength=2 * _MIDDLE)
+
+
+def _unpack_again(packed: torch.ScriptObject, unpacked: torch.Tensor) -> torch.Tensor:
+    """Returns what PyTorch unpacks while the memory of the first time is taken, and what is free holds something else."""
+    elsewhere = [torch.zeros(unpacked.shape, dtype=torch.int8) for _ in range(_FREED)]
+    del elsewhere
+    weight: torch.Tensor = torch.ops.quantized.conv_transpose2d_unpack(packed)[0]
+    return weight
 
 
 def _run_for_codes(packed: torch.ScriptObject, unpacked: torch.Tensor) -> torch.Tensor:

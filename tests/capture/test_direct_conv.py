@@ -43,6 +43,17 @@ def test_weights_are_those_that_were_packed(
         np.testing.assert_array_equal(params.weight.codes, codes.numpy())
 
 
+def test_weights_in_another_order_in_memory_are_not_taken_for_unpacked_ones() -> None:
+    """fbgemm unpacks what the memory held before: here, often, the same codes sorted."""
+    packed, codes = _packed("fbgemm", LAYERS[1], 0)
+    for _ in range(100):
+        left = [torch.sort(codes.flatten())[0] for _ in range(40)]
+        del left
+        params = unpack(packed, "weight", "conv_transpose2d")
+        assert isinstance(params, ConvParams)
+        np.testing.assert_array_equal(params.weight.codes, codes.numpy())
+
+
 def test_weights_with_a_zero_point_are_refused() -> None:
     """The kernel's results hang on what the memory held before."""
     packed, _ = _packed("fbgemm", LAYERS[2], 7)

@@ -57,8 +57,8 @@ def rpc_server(
     # its processes are a session of their own, which would stay when this one is ended
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Board(cpu).rpc_server(port, host=host, tracker=tracker, key=key) as server:
-        print(f"an emulated {cpu} listens at {server.address}; Ctrl-C stops it", flush=True)
         try:
+            print(f"an emulated {cpu} listens at {server.address}; Ctrl-C stops it", flush=True)
             server.process.wait()
         except KeyboardInterrupt:
             print("stopped")
