@@ -50,7 +50,7 @@ def _counts(codes: torch.Tensor) -> torch.Tensor:
 
 
 def _unpack_again(packed: torch.ScriptObject, unpacked: torch.Tensor) -> torch.Tensor:
-    """Returns what PyTorch unpacks while the memory of the first time is taken, and what is free holds something else."""
+    """Returns what PyTorch unpacks while the memory of the first time is taken and free memory holds something else."""
     elsewhere = [torch.zeros(unpacked.shape, dtype=torch.int8) for _ in range(_FREED)]
     del elsewhere
     weight: torch.Tensor = torch.ops.quantized.conv_transpose2d_unpack(packed)[0]
