@@ -8,7 +8,7 @@ from qtorch_relay._tvm import T
 from qtorch_relay.kernels.conv2d_nest import Accumulators, Block, Conv2dNest
 from qtorch_relay.kernels.conv2d_plan import DOT_BYTES
 from qtorch_relay.kernels.isa import PairedPixels
-from qtorch_relay.kernels.tir import Buffer, Expr, get, load, put, registers, vector
+from qtorch_relay.kernels.tir import Buffer, Expr, get, lanes_of, load, put, registers, vector
 
 CODES = 2 * DOT_BYTES
 """Activations of a pixel, and weights of a channel, in a product."""
@@ -75,7 +75,7 @@ def halves(first: Expr, second: Expr, half: int) -> Expr:
 
 def _eight_of_each(first: Expr, second: Expr, index: int) -> Expr:
     """Returns the index-th eight codes of two pixels of which as many were read."""
-    size = int(str(first.ty.dtype).partition("x")[2])
+    size = lanes_of(first)
     return T.Shuffle(
         [first, second],
         [T.int32(pixel * size + index * CODES + code) for pixel in (0, 1) for code in range(CODES)],

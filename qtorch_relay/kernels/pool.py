@@ -150,7 +150,7 @@ def build_avg_pool2d(isa: Isa, spec: AvgPool2dSpec) -> PrimFunc:
 
             def block(channel: Expr, windows: list[Place]) -> None:
                 lanes = windows[0].size
-                sums = (_NarrowSums if _fits_words(spec) and lanes > 1 else _Sums)(isa, spec, windows)
+                sums = (_NarrowSums if _fits_words(spec) and lanes > 1 else _Sums)(windows)
 
                 def add(in_row: Expr, in_column: Expr) -> None:
                     sums.add(x, T.bind(((image_start + in_row) * spec.in_w + in_column) * spec.channels + channel))
@@ -195,7 +195,7 @@ def build_avg_pool2d(isa: Isa, spec: AvgPool2dSpec) -> PrimFunc:
 class _Sums:
     """The sums of the codes of windows, in vectors of int32."""
 
-    def __init__(self, isa: Isa, spec: AvgPool2dSpec, windows: list[Place]) -> None:
+    def __init__(self, windows: list[Place]) -> None:
         """windows: the vectors of codes of one pixel."""
         self.windows = windows
         self.sums = registers(len(windows), vector("int32", windows[0].size))
@@ -212,37 +212,40 @@ class _Sums:
         return [get(total) for total in self.sums]
 
 
-class _NarrowSums(_Sums):
+class _NarrowSums:
     """The same in 16 bits, twice as many to a register, for windows whose sums fit; see _fits_words.
 
     A register of codes is taken as words, even + 256 * odd. Their sum modulo 2^16, less 256 times the sum of the odd
     codes, is the sum of the even ones: three operations a register, and no byte moves to another lane.
     """
 
-    def __init__(self, isa: Isa, spec: AvgPool2dSpec, windows: list[Place]) -> None:
+    def __init__(self, windows: list[Place]) -> None:
         """windows: the vectors of codes of one pixel."""
         self.windows = windows
-        self.runs = list(dict.fromkeys((int(place.index), place.count) for place in windows))
-        self.words = [registers(2, vector("uint16", count // 2)) for _, count in self.runs]
-        for (_, count), sums in zip(self.runs, self.words, strict=True):
+        # several places are picked from one run of codes
+        runs = dict.fromkeys((int(place.index), place.count) for place in windows)
+        self.runs = {run: registers(2, vector("uint16", run[1] // 2)) for run in runs}
+        for (_, count), sums in self.runs.items():
             for total in sums:
                 put(total, splat(T.uint16(0), count // 2))
 
     def add(self, x: Buffer, start: Expr) -> None:
         """Adds the pixel whose codes begin at start."""
-        for (first, count), (words, odd) in zip(self.runs, self.words, strict=True):
+        for (first, count), (words, odd) in self.runs.items():
             pair = T.bind(T.reinterpret(vector("uint16", count // 2), load(x, start + first, count)))
             put(words, get(words) + pair)
             put(odd, get(odd) + T.shift_right(pair, splat(T.uint16(8), count // 2)))
 
     def totals(self) -> list[Expr]:
         """Returns the sums, a vector of int32 for each of the windows."""
+        halves = {}
+        for (first, count), (words, odd) in self.runs.items():
+            even = T.bind(get(words) - T.shift_left(get(odd), splat(T.uint16(8), count // 2)))
+            halves[first, count] = [even, get(odd)]
         found = []
         for place in self.windows:
-            words, odd = (get(total) for total in self.words[self.runs.index((int(place.index), place.count))])
-            even = T.bind(words - T.shift_left(odd, splat(T.uint16(8), place.count // 2)))
             lanes = [lane % 2 * (place.count // 2) + lane // 2 for lane in place.lanes]
-            picked = T.Shuffle([even, odd], [T.int32(lane) for lane in lanes])
+            picked = T.Shuffle(halves[int(place.index), place.count], [T.int32(lane) for lane in lanes])
             found.append(T.Cast(vector("int32", place.size), picked))
         return found
 

@@ -24,7 +24,7 @@ from qtorch_relay.lowering.match import Clamp, KernelCall, Program, code_dtype, 
 from qtorch_relay.lowering.rebuild import op_name
 from qtorch_relay.qnn.conv import four_paddings
 from qtorch_relay.qnn.op_def import Operands, static_shape
-from qtorch_relay.qparams import PerTensor, code_range
+from qtorch_relay.qparams import PerTensor, code_range, is_identity
 
 
 def _qparams(operands: Operands, side: str, dtype: str) -> PerTensor:
@@ -125,10 +125,8 @@ def match_concatenate(program: Program, binding: Any) -> KernelCall | str:
     fields, tables = list(operands["data"].fields), operands.constant("tables")
     dtype = code_dtype(str(fields[0].ty.dtype))
     clamp = follow_clamp(program, binding, dtype)
-    low, high = code_range(dtype)
-    identity = np.arange(low, high + 1)
     clamped = np.clip(tables, clamp.low, clamp.high).astype(tables.dtype)
-    used = [None if np.array_equal(table, identity) else table for table in clamped]
+    used = [None if is_identity(table) else table for table in clamped]
     return _concatenation(program, fields, operands.attrs["axis"], used, clamp)
 
 

@@ -95,9 +95,7 @@ class CompiledModel(Model):
         arrays = self.flat_inputs(inputs)
         check_runnable(self.target)
         prepare_thread()
-        worker = _Worker(self.program.module(), self._weight_tensors)
-        lent = [tensors.borrow(array) for array in worker.readable(arrays)]
-        return call_times(self.program.module(), lent, self._weight_tensors, runs)
+        return call_times(self.program.module(), list(map(tensors.aligned, arrays)), self._weight_tensors, runs)
 
     def save(self, path: str | Path) -> None:
         """Writes a one-file bundle, whole or not at all; `qtorch_relay.load` reads it.
@@ -131,7 +129,7 @@ class CompiledModel(Model):
         if self._shared_outputs is None:
             self._shared_outputs = self._find_shared(arrays, outputs)
         for index in self._shared_outputs:
-            outputs[index] = _copy(outputs[index])
+            outputs[index] = tensors.borrow(tensors.aligned_copy(np.from_dlpack(outputs[index])))
         # Not reached when the call raises: a virtual machine that was interrupted is not used again.
         self._workers.append(worker)
         return outputs
@@ -140,9 +138,3 @@ class CompiledModel(Model):
         """Returns the outputs that are inputs or weights: a caller may change both what it gave and what it gets."""
         given = {array.ctypes.data for array in (*arrays, *self.weights.values()) if array.size}
         return tuple(index for index, output in enumerate(outputs) if output.data_ptr() in given)
-
-
-def _copy(output: Any) -> Any:
-    copy = empty_aligned(tuple(output.shape), str(output.dtype))
-    np.copyto(copy, np.from_dlpack(output))
-    return tensors.borrow(copy)

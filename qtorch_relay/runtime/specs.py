@@ -142,7 +142,7 @@ def _qparams_from_json(data: Any, dtype: str) -> QuantParams | None:
 
 
 def empty_aligned(shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:
-    """Returns an uninitialized array whose data starts at a multiple of 64 bytes, as TVM's code assumes."""
+    """Returns an uninitialized array whose data starts at a multiple of 64 bytes, as TVM's own memory."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + ALIGNMENT_BYTES, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT_BYTES

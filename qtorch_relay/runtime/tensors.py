@@ -70,11 +70,16 @@ def to_torch(output: Any, spec: TensorSpec) -> Any:
 
 
 def aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Returns the array, or a copy if it is not contiguous, writable and aligned to 64 bytes as TVM's code assumes."""
+    """Returns the array, or a copy if it is not contiguous, writable and at a multiple of 64 bytes."""
     if array.flags.c_contiguous and array.flags.writeable and array.ctypes.data % ALIGNMENT_BYTES == 0:
         return array
+    return aligned_copy(array)
+
+
+def aligned_copy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Returns a dense copy at a multiple of 64 bytes."""
     copy = empty_aligned(array.shape, str(array.dtype))
-    copy[...] = array
+    np.copyto(copy, array)
     return copy
 
 
@@ -93,7 +98,7 @@ def side_by_side(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArra
 
 
 def borrow(array: npt.NDArray[Any]) -> Any:
-    """Returns a TVM tensor over an aligned array's memory, which it keeps alive."""
+    """Returns a TVM tensor over a dense, writable array's memory, which it keeps alive."""
     return ffi.tvm_ffi().from_dlpack(array)
 
 
