@@ -43,9 +43,10 @@ def test_weights_are_those_that_were_packed(
         np.testing.assert_array_equal(params.weight.codes, codes.numpy())
 
 
-def test_weights_in_another_order_in_memory_are_not_taken_for_unpacked_ones() -> None:
+@pytest.mark.parametrize("engine", ["fbgemm", "onednn", "qnnpack"])
+def test_weights_in_another_order_in_memory_are_not_taken_for_unpacked_ones(engine: str) -> None:
     """fbgemm unpacks what the memory held before: here, often, the same codes sorted."""
-    packed, codes = _packed("fbgemm", LAYERS[1], 0)
+    packed, codes = _packed(engine, LAYERS[1], 0)
     for _ in range(100):
         left = [torch.sort(codes.flatten())[0] for _ in range(40)]
         del left
