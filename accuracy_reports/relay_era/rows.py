@@ -34,12 +34,14 @@ class Outcome:
 class Row:
     """A row of the matrix: refused by name, or parsed, type-checked, built and run.
 
+    text: the digest of its texts and parameters: rows of another text are to be run again.
     refused: the ops that have no Relay form.
     modes: "default" and "exact" where they were run; the second is left out where its text is the first's.
     """
 
     id: str
     op: str
+    text: str = ""
     refused: str = ""
     modes: dict[str, Outcome] = field(default_factory=dict)
 

@@ -12,6 +12,7 @@ import numpy as np
 from qtorch_relay._tvm import constant_array, is_constant, relax
 from qtorch_relay.errors import UnsupportedOpError
 from qtorch_relay.frontend.context import identifier
+from qtorch_relay.relay.legend import legend
 from qtorch_relay.relay.options import Options
 
 VERSION_LINE = '#[version = "0.0.5"]'
@@ -39,10 +40,10 @@ class Writer:
         self._inputs = dict(inputs)
         self._arrays, self._names = arrays, names
         self._lines: list[str] = []
-        self._pending: list[str] = []
         self._values: dict[Any, str] = {}
         self._makers: dict[str, str] = {}
         self._made: dict[tuple[str, str, bytes, tuple[int, ...]], str] = {}
+        self._once: dict[tuple[str, str], str] = {}
         self._count = 0
 
     # ---- lines
@@ -64,6 +65,13 @@ class Writer:
         self._lines.append(f"  {name} = {text}; /* {note} */")
         self._makers[name] = text.partition("(")[0]
         return name
+
+    def emit_once(self, text: str) -> str:
+        """Returns the value of a line that the layer has already, of a new one if it has none."""
+        key = (self.layer, text)
+        if key not in self._once:
+            self._once[key] = self.emit(text)
+        return self._once[key]
 
     def maker(self, text: str) -> str:
         """Returns the name of the op whose line gives a value, "" of a parameter or a literal."""
@@ -132,7 +140,8 @@ class Writer:
         returned = self.operand(result)
         head = f"def @main(\n  {', '.join(params[: len(self._inputs)])}"
         head += "".join(f",\n  {param}" for param in params[len(self._inputs) :])
-        return "\n".join([VERSION_LINE, f"{head}\n) -> {types} {{", *self._lines, f"  {returned}", "}", ""])
+        lines = [f"{head}\n) -> {types} {{", *self._lines, f"  {returned}", "}", ""]
+        return "\n".join([VERSION_LINE, legend(self._lines), *lines])
 
 
 def tensor_type(shape: Any, dtype: str) -> str:

@@ -1,18 +1,20 @@
 """Rows of the op matrix in a real TVM with Relay: `python -m tests.relay.rows` runs them and keeps what they gave.
 
 Needs QTORCH_RELAY_ERA_PYTHON. Rows are parsed, type-checked, built and run: the smallest row of each op, then the next
-of each, so that a run that is stopped has seen all ops. What is kept already is not done again.
+of each, so that a run that is stopped has seen all ops. What is kept of the same text is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import re
 import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,7 @@ OPTIONS = {"default": Options(), "exact": Options(exact=True)}
 # Floats may differ by the order of additions and by Relay's own functions; codes may not.
 FLOAT_FRACTION = 1e-5
 IN_A_PROCESS = 24
+COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,14 @@ class Texts:
     programs: dict[str, tuple[str, bytes]]
     inputs: dict[str, npt.NDArray[Any]]
     expected: list[npt.NDArray[Any]]
+
+    def digest(self) -> str:
+        """Returns what tells these programs from others; comments do not."""
+        hashed = hashlib.sha256()
+        for mode, (text, params) in self.programs.items():
+            for part in (mode.encode(), COMMENT.sub("", text).encode(), params):
+                hashed.update(len(part).to_bytes(8, "little") + part)
+        return hashed.hexdigest()[:16]
 
 
 def matrix() -> list[Case]:
@@ -101,18 +112,32 @@ def type_errors(cases: Sequence[Case]) -> list[str]:
     return [f"{name}: {error}" for name, error in zip(texts, errors, strict=True) if error]
 
 
-def run_rows(cases: Sequence[Case]) -> list[Row]:
-    """Returns how rows' texts do in each mode."""
+def run_rows(cases: Sequence[Case], kept: Mapping[str, Row] | None = None) -> list[Row]:
+    """Returns how rows' texts do in each mode; what is kept of the same text is not run again."""
     made = [written(case) for case in cases]
-    outcomes = iter(_run([item for item in made if isinstance(item, Texts)]))
-    return [
-        Row(case.id, case.op, refused=item) if isinstance(item, str) else Row(case.id, case.op, modes=next(outcomes))
-        for case, item in zip(cases, made, strict=True)
-    ]
+    rows = [_row_without_outcome(case, item) for case, item in zip(cases, made, strict=True)]
+    todo = [i for i, row in enumerate(rows) if not row.refused and _as_kept(row, kept) is None]
+    outcomes = _run([item for i in todo if isinstance(item := made[i], Texts)])
+    fresh = {i: replace(rows[i], modes=modes) for i, modes in zip(todo, outcomes, strict=True)}
+    return [fresh.get(i) or _as_kept(row, kept) or row for i, row in enumerate(rows)]
+
+
+def _row_without_outcome(case: Case, item: Texts | str) -> Row:
+    if isinstance(item, str):
+        return Row(case.id, case.op, refused=item)
+    return Row(case.id, case.op, item.digest())
+
+
+def _as_kept(row: Row, kept: Mapping[str, Row] | None) -> Row | None:
+    """Returns the row that is kept of the same text, None if there is none."""
+    old = (kept or {}).get(row.id)
+    return old if old is not None and old.text == row.text and not row.refused else None
 
 
 def _run(items: Sequence[Texts]) -> list[dict[str, Outcome]]:
     """Runs texts in one process; one that dies is taken apart by halves."""
+    if not items:
+        return []
     programs = [(*program, item.inputs) for item in items for program in item.programs.values()]
     try:
         results = iter(run_texts(programs))
@@ -165,14 +190,13 @@ def main() -> int:
     cases = [case for case in matrix() if options.only in case.id]
     rows, errors = {row.id: row for row in read_rows()}, list[str]()
     with Progress(console=Console(stderr=True)) as bars:
-        todo = [case for case in cases if options.types or case.id not in rows]
-        for chunk in bars.track(list(_chunks(todo, IN_A_PROCESS)), description="rows"):
+        for chunk in bars.track(list(_chunks(cases, IN_A_PROCESS)), description="rows"):
             if time.monotonic() >= end:
                 break
             if options.types:
                 errors += type_errors(chunk)
             else:
-                rows |= {row.id: row for row in run_rows(chunk)}
+                rows |= {row.id: row for row in run_rows(chunk, rows)}
                 keep_rows(list(rows.values()), len(matrix()))
     keep(read_runs())  # the page, with these rows
     missed = errors if options.types else misses_of(list(rows.values()))

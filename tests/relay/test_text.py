@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import qtorch_relay as qr
+from qtorch_relay._tvm import relax
 from qtorch_relay.errors import InvalidInputError, QTorchRelayError, UnsupportedOpError
 from qtorch_relay.frontend.importer import ImportedModule
 from qtorch_relay.qnn.op_def import OPS
@@ -37,7 +38,8 @@ def body(text: str) -> list[str]:
 
 def test_the_cnn_is_one_line_per_op_with_the_names_of_its_layers(digits: ImportedModule) -> None:
     text, _ = imported_text(digits, Options())
-    assert text.startswith('#[version = "0.0.5"]\ndef @main(\n  %x: Tensor[(4, 1, 8, 8), float32],\n')
+    assert text.startswith('#[version = "0.0.5"]\n/*\n  One op a line; ')
+    assert "*/\ndef @main(\n  %x: Tensor[(4, 1, 8, 8), float32],\n" in text
     found = [LINE.fullmatch(line) for line in body(text)]
     assert all(found)
     assert [int(match[1]) for match in found if match] == list(range(len(found)))
@@ -62,6 +64,30 @@ def test_the_default_keeps_qnn_ops_and_says_every_attribute(digits: ImportedModu
     names = "strides padding dilation groups channels kernel_size data_layout kernel_layout out_layout out_dtype"
     for name in names.split():
         assert f" {name}=" in conv
+
+
+def test_the_legend_is_about_what_the_text_has(digits: ImportedModule) -> None:
+    plain, qnn = (imported_text(digits, Options(requantize=form))[0].split("*/", 1)[0] for form in ("plain", "qnn"))
+    assert "ties to even" in plain
+    assert "qnn.requantize from a scale to the same scale" in plain
+    assert "qnn.quantize gets multiples of its scale" in plain
+    assert "qnn.requantize from a scale to the same scale" in qnn  # of the mean, which plain ops round
+    assert "qnn.quantize gets" not in qnn
+    assert "stop_fusion" not in plain
+
+
+def test_a_constant_divisor_is_a_parameter_unless_its_reciprocal_is_exact() -> None:
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((2, 3), "float32"))
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            third = builder.emit(relax.op.divide(x, relax.const(3.0, "float32")))
+            result = builder.emit_output(relax.op.divide(third, relax.const(4.0, "float32")))
+        builder.emit_func_output(result)
+    text, params = imported_text(ImportedModule(builder.finalize(), {}, ()), Options())
+    assert re.search(r"divide\(%x, %output_divisor\)", text)
+    assert re.search(r"divide\(%\d+, 4f\)", text)
+    assert np.float32(3).tobytes() in params
 
 
 def test_what_relay_requantizes_is_rounded_already(digits: ImportedModule) -> None:

@@ -18,6 +18,7 @@ from qtorch_relay.qnn.op_def import Operands
 from qtorch_relay.qnn.unary import FUNCTIONS, relay_table
 from qtorch_relay.qparams import code_range, is_identity
 from qtorch_relay.relay.forms.gathering import table_of
+from qtorch_relay.relay.forms.layers import with_gaps
 from qtorch_relay.relay.registry import qnn_form
 from qtorch_relay.relay.writer import Writer
 
@@ -101,13 +102,30 @@ relay_form(
     arithmetics=("relay",),
     applies=lambda operands: operands.dtype("data") != "int32",
 )
-relay_form(
+_TRANSPOSED_CONV = (
+    *("channels", "kernel_size", "strides", "padding", "output_padding", "dilation", "groups", "data_layout"),
+    *("kernel_layout", "out_layout", "out_dtype"),
+)
+
+
+def _has_gaps_of_one_code(operands: Operands) -> bool:
+    zero_points = operands.constant("kernel_zero_point")
+    return max(operands.attrs["dilation"]) == 1 or bool((zero_points == zero_points.flat[0]).all())
+
+
+@qnn_form(
     "qnn.conv2d_transpose",
-    attributes=(
-        "channels", "kernel_size", "strides", "padding", "output_padding", "dilation", "groups", "data_layout",
-        "kernel_layout", "out_layout", "out_dtype",
-    ),
-)  # fmt: skip
+    becomes="the same op; of a kernel with gaps (`nn.pad`) where it is dilated",
+    applies=_has_gaps_of_one_code,
+)
+def conv2d_transpose(writer: Writer, operands: Operands) -> str:
+    """Relay's has no dilation."""
+    attrs = operands.attrs
+    if max(attrs["dilation"]) == 1:
+        return direct(writer, operands, _TRANSPOSED_CONV)
+    gap = int(operands.constant("kernel_zero_point").flat[0])
+    more = with_gaps(writer, operands["weight"], attrs["dilation"], gap)
+    return direct(writer, operands, _TRANSPOSED_CONV, {"weight": more.pop("kernel")}, **more)
 
 
 @qnn_form("qnn.batch_matmul", becomes="the same op")

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from qtorch_relay._tvm import constant_array, is_constant
-from qtorch_relay.relay.forms.common import attributes, dtype_of, number
+from qtorch_relay.relay.forms.common import attributes, dtype_of, number, static_shape
+from qtorch_relay.relay.legend import CHANGES_NOTHING
 from qtorch_relay.relay.registry import relax_form
 from qtorch_relay.relay.writer import Writer
 
@@ -68,7 +69,7 @@ for _name in ("tanh", "sigmoid"):
     relax_form(f"torch.{_name}", becomes=f"`{_name}`", cost=FLOAT_ROUNDING)(partial(_write_same, _name))
 
 
-_FENCES = {"float16": 6e4, "float32": 3e38, "float64": 1e300}
+_BOUNDS = {"float16": 'cast(-60000f, dtype="float16")', "float32": "-3e+38f", "float64": "-1e+300f64"}
 # Relay's SimplifyExpr takes (x + c) * d for x * d + c * d, (x * c) * d for x * (c * d) and (x + c) + d for x + (c + d):
 # each op: those whose results it must not see through where every operation is to be rounded.
 _SEEN_THROUGH = {
@@ -77,33 +78,55 @@ _SEEN_THROUGH = {
     "add": ("add", "subtract"),
     "subtract": ("add", "subtract"),
 }
+# What gives its first operand back, -0.0 too: x + -0.0 and x - 0.0 are x.
+_IDENTITIES = {
+    *(("add", number) for number in ("-0f", "-0f64", "0", "0i64")),
+    *(("subtract", number) for number in ("0f", "0f64", "0", "0i64")),
+}
 
 
 @relax_form(
     *(f"relax.{name}" for name in _SEEN_THROUGH),
-    becomes="the same op; a `clip` that changes nothing before a product of sums or of products",
+    becomes="the same op; a `maximum` that changes nothing before a product of sums or of products",
 )
 def arithmetic(writer: Writer, call: Any) -> str:
     """The op of the same name."""
     name = str(call.op.name).removeprefix("relax.")
     operands = [writer.operand(argument) for argument in call.args]
+    if name == "divide" and static_shape(call):
+        operands[1] = _divisor(writer, call.args[1]) or operands[1]
+    if (name, operands[1]) in _IDENTITIES:
+        return operands[0]
     if dtype_of(call).startswith("float") and not all(map(writer.maker, operands)):
         operands = [_fenced(writer, text, dtype_of(call), _SEEN_THROUGH[name]) for text in operands]
     return writer.op(name, *operands)
 
 
+def _divisor(writer: Writer, expr: Any) -> str:
+    """Returns a parameter for a constant float divisor, "" for any other expression.
+
+    TVM multiplies by the reciprocal of a literal, which rounds twice; a parameter it divides by. Powers of two have a
+    reciprocal that is exact.
+    """
+    array = constant_array(expr) if is_constant(expr) else None
+    if array is None or array.dtype.kind != "f":
+        return ""
+    is_power_of_two = array.ndim == 0 and abs(np.frexp(array)[0]) == 0.5
+    return writer.constant(array if array.ndim or is_power_of_two else array.reshape(1), "divisor")
+
+
 def _fenced(writer: Writer, text: str, dtype: str, ops: tuple[str, ...]) -> str:
-    """Returns a value through a clip if one of these ops made it."""
+    """Returns a value through what changes nothing if one of these ops made it."""
     return unchanged(writer, text, dtype) if writer.maker(text) in ops else text
 
 
 def unchanged(writer: Writer, text: str, dtype: str) -> str:
-    """Returns a float value through a clip that no value reaches: what Relay and LLVM do not see through.
+    """Returns a float value through a bound that no finite value reaches: what Relay and LLVM do not see through.
 
-    A clip to the least and the greatest number would not do: Relay drops it.
+    The bound is the first operand, so that NaN passes: the second is taken where no comparison holds. A bound at the
+    least number would not do: Relay drops it.
     """
-    bound = _FENCES[dtype]
-    return writer.emit(writer.op("clip", text, a_min=-bound, a_max=bound))
+    return writer.emit(writer.op("maximum", _BOUNDS[dtype], text), f"part of {writer.layer}, {CHANGES_NOTHING}")
 
 
 @relax_form("relax.astype", becomes="`cast`")
@@ -125,7 +148,7 @@ def clip(writer: Writer, call: Any) -> str:
 def round_to_even(writer: Writer, call: Any) -> str:
     """Relay's round takes ties away from zero (0.17), or to even (other releases): both give the same here.
 
-    Half of a tie k + 1/2 is no tie, so round(x / 2) * 2 is the even neighbour whatever round does with ties. The clip
+    Half of a tie k + 1/2 is no tie, so round(x / 2) * 2 is the even neighbour whatever round does with ties. The bound
     changes nothing, and keeps LLVM from fusing a product in x into the subtraction.
     """
     dtype = dtype_of(call)
@@ -156,7 +179,10 @@ def _as_float64(writer: Writer, expr: Any) -> str:
     array = constant_array(expr) if is_constant(expr) else None
     if array is not None:
         return writer.constant((array.reshape(()) if array.size == 1 else array).astype(np.float64))
-    return writer.emit(writer.op("cast", writer.operand(expr), dtype="float64"))
+    text = writer.operand(expr)
+    if text.startswith("%") or not text.endswith("f"):
+        return writer.emit(writer.op("cast", text, dtype="float64"))
+    return writer.constant(np.asarray(np.float32(text[:-1]), np.float64))
 
 
 @relax_form("torch.silu", "relax.nn.silu", becomes="`sigmoid`, `multiply`", cost=FLOAT_ROUNDING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -65,22 +66,26 @@ def adaptive_avg_pool2d(writer: Writer, call: Any) -> str:
 
 
 def convolution(writer: Writer, call: Any, **more: Any) -> str:
-    """Returns a call of Relay's convolution of the same name, transposed or not."""
+    """Returns a call of Relay's convolution of the same name, transposed or not.
+
+    more: attributes that it has besides, or with other values, and "kernel", the text of the kernel if it is another.
+    """
     attrs = attributes(call)
-    kernel = static_shape(call.args[1])
-    extents = dict(zip(attrs["kernel_layout"], kernel, strict=True))
-    outputs = static_shape(call)[attrs["data_layout"].index("C")]
+    extents = dict(zip(attrs["kernel_layout"], static_shape(call.args[1]), strict=True))
     return writer.op(
         str(call.op.name).removeprefix("relax."),
-        *(writer.operand(argument) for argument in call.args),
-        **{name: list(attrs[name]) for name in ("strides", "padding", "dilation")},
-        groups=int(attrs["groups"]),
-        channels=outputs,
-        kernel_size=[extents["H"], extents["W"]],
-        **{name: attrs[name] for name in ("data_layout", "kernel_layout")},
-        out_layout="",
-        out_dtype=dtype_of(call),
-        **more,
+        writer.operand(call.args[0]),
+        more.pop("kernel", None) or writer.operand(call.args[1]),
+        **{
+            **{name: list(attrs[name]) for name in ("strides", "padding", "dilation")},
+            "groups": int(attrs["groups"]),
+            "channels": static_shape(call)[attrs["data_layout"].index("C")],
+            "kernel_size": [extents["H"], extents["W"]],
+            **{name: attrs[name] for name in ("data_layout", "kernel_layout")},
+            "out_layout": "",
+            "out_dtype": dtype_of(call),
+            **more,
+        },
     )
 
 
@@ -90,10 +95,33 @@ def conv2d(writer: Writer, call: Any) -> str:
     return convolution(writer, call)
 
 
-@relax_form("relax.nn.conv2d_transpose", becomes="`nn.conv2d_transpose`", cost=ANOTHER_ORDER)
+@relax_form(
+    "relax.nn.conv2d_transpose",
+    becomes="`nn.conv2d_transpose`; of a kernel with gaps (`nn.pad`) where it is dilated",
+    cost=ANOTHER_ORDER,
+)
 def conv2d_transpose(writer: Writer, call: Any) -> str:
-    """nn.conv2d_transpose; of integers it is exact."""
-    return convolution(writer, call, output_padding=list(attributes(call)["output_padding"]))
+    """nn.conv2d_transpose; of integers it is exact. Relay's has no dilation."""
+    attrs = attributes(call)
+    more: dict[str, Any] = {"output_padding": list(attrs["output_padding"])}
+    if max(attrs["dilation"]) > 1:
+        more |= with_gaps(writer, call.args[1], attrs["dilation"], 0)
+    return convolution(writer, call, **more)
+
+
+def with_gaps(writer: Writer, kernel: Any, dilation: Sequence[int], zero_point: int) -> dict[str, Any]:
+    """Returns what makes a dilated transposed convolution one without dilation: "kernel" with gaps between its taps,
+    "kernel_size", "dilation"."""
+    *channels, height, width = static_shape(kernel)
+    down, right = dilation
+    size = [down * (height - 1) + 1, right * (width - 1) + 1]
+    taps = _reshaped(writer, writer.operand(kernel), (), (*channels, height, 1, width, 1))
+    gap = writer.constant(np.asarray(zero_point, dtype_of(kernel)))
+    widths = [[0, 0]] * 3 + [[0, down - 1], [0, 0], [0, right - 1]]
+    spread = writer.op("nn.pad", writer.emit(taps), gap, pad_width=widths, pad_mode="constant")
+    whole = writer.emit(_reshaped(writer, spread, (), (*channels, down * height, right * width)))
+    trimmed = writer.op("strided_slice", whole, begin=[0, 0], end=size, strides=[1, 1], slice_mode="end", axes=[2, 3])
+    return {"kernel": writer.emit(trimmed), "kernel_size": size, "dilation": [1, 1]}
 
 
 @relax_form("relax.matmul", becomes="`nn.dense` or `nn.batch_matmul`, `reshape`", cost=ANOTHER_ORDER)

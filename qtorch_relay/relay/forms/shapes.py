@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from qtorch_relay.relay.forms.common import attributes, axes_of, dtype_of, integers, number, static_shape
+from qtorch_relay.relay.forms.floating import ANOTHER_ORDER
 from qtorch_relay.relay.registry import relax_form
 from qtorch_relay.relay.writer import Writer
 
@@ -114,7 +115,8 @@ def pad(writer: Writer, call: Any) -> str:
     return writer.op("nn.pad", writer.operand(call.args[0]), value, pad_width=pairs, pad_mode=attrs["pad_mode"])
 
 
-@relax_form("relax.sum", "relax.mean", "relax.max", "relax.min", becomes="`sum`, `mean`, `max`, `min`")
+@relax_form("relax.sum", "relax.mean", becomes="`sum`, `mean`", cost=ANOTHER_ORDER)
+@relax_form("relax.max", "relax.min", becomes="`max`, `min`")
 def reduce(writer: Writer, call: Any) -> str:
     """The op of the same name. Relay's has no axis of a number: that is the number itself."""
     data = call.args[0]
