@@ -22,7 +22,7 @@ from qtorch_relay import target
 from qtorch_relay._tvm import tvm
 from qtorch_relay.errors import told_and_exited
 from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec
-from qtorch_relay.kernels.table import select
+from qtorch_relay.kernels.table import COMPATIBLE, select
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -82,9 +82,15 @@ class Row:
         return self.macs_per_cycle / self.peak
 
 
+def kernels_of(isa: str, cpu: str) -> str:
+    """Returns the kernels of a CPU's target if they are of an ISA or stand for its own, else those of the ISA."""
+    own = target.resolve(cpu).kernels
+    return own if own is not None and isa in COMPATIBLE[own] else isa
+
+
 def assembly(isa: str, cpu: str, spec: Any) -> str:
     """Returns the machine code of a kernel for the target of a CPU, with the instructions of an ISA, as text."""
-    kernel = select(isa, spec)
+    kernel = select(kernels_of(isa, cpu), spec)
     module = tvm.IRModule({"kernel": kernel.build(spec).with_attr("global_symbol", "kernel")})
     tuned = replace(target.resolve(isa), mcpu=cpu, mattr=target.resolve(cpu).mattr)
     return str(tvm.compile(module, target=tuned.to_tvm()).mod.inspect_source("asm"))
@@ -136,7 +142,7 @@ def measure(mca: str, isa: str, cpu: str, name: str, spec: Any) -> Row:
     ran = simulate(mca, cpu, FEATURES[isa], loop)
     peak_code = _peak_code(loop)
     alone = simulate(mca, cpu, FEATURES[isa], peak_code)
-    form = select(isa, spec).form(spec) or ""
+    form = select(kernels_of(isa, cpu), spec).form(spec) or ""
     rates = macs_of(loop) / ran.cycles, macs_of(peak_code) / alone.cycles
     limit = _limit(cpu, ran, rates[0] / rates[1])
     return Row(isa, cpu, name, form, macs_of(loop), len(loop), ran.cycles, *rates, *limit, on_stack(loop))

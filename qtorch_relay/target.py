@@ -135,11 +135,15 @@ _UNUSED = ("-fullfp16", "-bf16", "-sve", "-sve2")
 # What LLVM does not know of a CPU: the A55 loads two registers at once at a third of the speed of one after the other.
 _TUNING = {"cortex-a55": ("+slow-paired-128",)}
 
+# Kernels for CPUs that issue in order, where others run all instructions of their target as well.
+_KERNELS = {"cortex-a55": "arm-dotprod-in-order"}
+
 
 def _for_cpu(name: str, cpu: str) -> Target:
     """Returns the target of a CPU under a name: the instructions of its kernels, in the order that suits the CPU."""
     base = next(target for target in TARGETS if target.name == CPUS[cpu])
-    return replace(base, name=name, mcpu=cpu, mattr=(*base.mattr, *_UNUSED, *_TUNING.get(cpu, ())))
+    mattr, kernels = (*base.mattr, *_UNUSED, *_TUNING.get(cpu, ())), _KERNELS.get(cpu, base.kernels)
+    return replace(base, name=name, mcpu=cpu, mattr=mattr, kernels=kernels)
 
 
 BOARD_TARGETS: tuple[Target, ...] = (

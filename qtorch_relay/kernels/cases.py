@@ -105,6 +105,15 @@ NARROW_CONV2D = (
     *(Conv2dSpec(1, 1, pixels, 12, 24, 1, 1) for pixels in (2, 3, 4, 5, 6, 7, 11, 12, 13)),
     Conv2dSpec(1, 5, 5, 32, 32, 3, 3, padding=(1, 1, 1, 1), groups=4, requantize="real"),
 )
+# runs of dots that are whole iterations of 8, 16 and 32, with and without more dots after them
+LONG_CONV2D = (
+    Conv2dSpec(1, 3, 9, 64, 40, 1, 1),
+    Conv2dSpec(1, 4, 5, 24, 20, 3, 3, padding=(1, 1, 1, 1), requantize="real"),
+    Conv2dSpec(1, 1, 19, 164, 33, 1, 1, in_dtype="int8"),
+    Conv2dSpec(1, 7, 7, 90, 16, 3, 3, stride=(2, 2), padding=(0, 1, 1, 0)),
+    Conv2dSpec(2, 3, 4, 140, 40, 2, 1, groups=2, dilation=(1, 2), out_dtype="int8"),
+)
+LONG_DENSE = (DenseSpec(1, 300, 50), DenseSpec(9, 136, 24, in_dtype="int8"), DenseSpec(20, 257, 7))
 NARROW_DEPTHWISE = tuple(_depthwise(1, 5, 4, channels, 3) for channels in (7, 8, 9, 23, 25, 33))
 
 _PAIRS: tuple[tuple[int, int, int, int, int, int, Requantization], ...] = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from qtorch_relay._tvm import PrimFunc
+from qtorch_relay.kernels.conv2d_in_order import InOrderNest
 from qtorch_relay.kernels.conv2d_nest import Conv2dNest
 from qtorch_relay.kernels.conv2d_pairs import PairNest
 from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan, plan_for
@@ -30,6 +31,8 @@ def nest_for(isa: Isa, plan: Conv2dPlan) -> type[Conv2dNest]:
     """Returns the loop nest of an instruction set for a plan."""
     if plan.in_pairs:
         return PairNest
+    if isa.places_loads:
+        return InOrderNest
     return Conv2dNest if isa.tiles is None else TileNest
 
 

@@ -356,14 +356,16 @@ class Conv2dNest:
             run = T.bind(tile.in_start + row * (spec.dilation[0] * plan.row_pitch) + segment * segment_in)
 
             def steps(first: Expr, count: int) -> None:
-                for start, turns, at_once in _by_powers(count, self._dot.AT_ONCE):
-                    with loop(turns) as index:
-                        step = first + start + index * at_once
-                        self._prefetch_next_block(
-                            block, weights, tile.number, run_index * len(reduction.offsets) + step
-                        )
-                        address = run_weights + step * dot_weights
-                        self._dots(accumulators, chunk.source, run + step * DOT_BYTES, in_offsets, address, at_once)
+                at = run_index * len(reduction.offsets) + first
+                self._run(
+                    accumulators,
+                    chunk.source,
+                    run + first * DOT_BYTES,
+                    in_offsets,
+                    run_weights + first * dot_weights,
+                    count,
+                    lambda step: self._prefetch_next_block(block, weights, tile.number, at + step),
+                )
 
             done = 0
             if pending is not None:
@@ -405,6 +407,25 @@ class Conv2dNest:
             for accumulator in accumulators:
                 put(accumulator[j], start)
         return accumulators
+
+    def _run(
+        self,
+        accumulators: Accumulators,
+        source: Buffer,
+        run: Expr,
+        offsets: Sequence[int],
+        run_weights: Expr,
+        count: int,
+        before: Callable[[Expr], None],
+    ) -> None:
+        """Adds `count` dots next to each other, as many at a time as one read takes; before is called at each time."""
+        dot_weights = len(accumulators[0]) * self.isa.LANES * DOT_BYTES
+        for start, turns, at_once in _by_powers(count, self._dot.AT_ONCE):
+            with loop(turns) as index:
+                step = start + index * at_once
+                before(step)
+                address = run_weights + step * dot_weights
+                self._dots(accumulators, source, run + step * DOT_BYTES, offsets, address, at_once)
 
     def _dots(
         self,

@@ -129,6 +129,10 @@ class Isa(Protocol):
         """Whether an operand of a product may lie in memory, instead of being loaded before."""
 
     @property
+    def places_loads(self) -> bool:
+        """Whether loads must be among the products before those that need them: processors issue in order."""
+
+    @property
     def prefetches(self) -> bool:
         """Whether the next weights are to be fetched before they are used."""
 

@@ -25,7 +25,7 @@ from qtorch_relay.kernels.arguments import (
     pool_arguments,
     quantize_arguments,
 )
-from qtorch_relay.kernels.arm.isas import DOTPROD, I8MM, NEON
+from qtorch_relay.kernels.arm.isas import DOTPROD, DOTPROD_IN_ORDER, I8MM, NEON
 from qtorch_relay.kernels.concatenate import build_concatenate, concatenate_reference, pack_concatenate
 from qtorch_relay.kernels.conv2d import build_conv2d, build_dense, why_not_conv2d
 from qtorch_relay.kernels.conv2d_pack import pack_conv2d, pack_dense
@@ -87,10 +87,10 @@ def _as_it_is(spec: Any, *_: Any) -> Any:
     return spec
 
 
-def _why_not_in_tiles(spec: Any) -> str | None:
-    """Returns why tile registers do not compute a convolution, or None."""
+def _why_not_without_depthwise(spec: Any) -> str | None:
+    """Returns why an ISA that leaves depthwise convolutions to another one does not compute a convolution, or None."""
     if why_not_depthwise(spec) is None:
-        return "it is depthwise: tiles of many channels would hold mostly zeros"
+        return "it is depthwise: sums over many channels would be mostly of zeros"
     return why_not_conv2d(spec)
 
 
@@ -158,7 +158,12 @@ _SHARES = {
     "arm-neon": (0, 5),
     "arm-dotprod": (1, 5),
     "arm-i8mm": (2, 5),
+    "arm-dotprod-in-order": (2, 5),
 }
+
+
+# The ISAs that differ from another one in these kernels alone.
+_PARTIAL = {AMX.NAME: AVX512VNNI.NAME, DOTPROD_IN_ORDER.NAME: DOTPROD.NAME}
 
 
 def _rows(isa: Isa) -> tuple[Kernel, ...]:
@@ -170,6 +175,9 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
 
     def narrow(more: tuple[Any, ...]) -> tuple[Any, ...]:
         return {8: more, 4: share(more)}.get(isa.LANES, ())
+
+    def in_order(more: tuple[Any, ...]) -> tuple[Any, ...]:
+        return more if isa.places_loads else ()
 
     dot = f"1x{isa.LANES}x4" if isa.tiles is None else f"16x{isa.LANES}x64"
     codes, suffix = f"x{4 * isa.LANES}", isa.NAME.replace("-", "_")
@@ -183,7 +191,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             pack=partial(pack_dense, isa),
             reference=reference.dense,
             arguments=matmul_arguments,
-            cases=share(cases.DENSE),
+            cases=share(cases.DENSE) + in_order(cases.LONG_DENSE),
             benchmarks=benchmarks.DENSE,
             refine=partial(refine_dense, isa),
             form=partial(_form, isa),
@@ -232,12 +240,12 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             name=f"conv2d_u8s8s32_{dot}__{suffix}",
             isa=isa.NAME,
             spec=Conv2dSpec,
-            why_not=why_not_conv2d if isa.tiles is None else _why_not_in_tiles,
+            why_not=_why_not_without_depthwise if isa.NAME in _PARTIAL else why_not_conv2d,
             build=partial(build_conv2d, isa),
             pack=partial(pack_conv2d, isa),
             reference=reference.conv2d,
             arguments=matmul_arguments,
-            cases=share(cases.CONV2D) + narrow(cases.NARROW_CONV2D),
+            cases=share(cases.CONV2D) + narrow(cases.NARROW_CONV2D) + in_order(cases.LONG_CONV2D),
             benchmarks=benchmarks.CONV2D,
             refine=partial(refine_conv2d, isa),
             form=partial(_form, isa),
@@ -377,22 +385,20 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
     )
 
 
-ISAS: tuple[Isa, ...] = (AVX2, AVXVNNI, AVX512, AVX512VNNI, AMX, NEON, DOTPROD, I8MM)
+ISAS: tuple[Isa, ...] = (AVX2, AVXVNNI, AVX512, AVX512VNNI, AMX, NEON, DOTPROD, DOTPROD_IN_ORDER, I8MM)
 
-# What tile registers compute; the other kernels of AMX machines are those of AVX-512 VNNI.
-_ON_TILES = (DenseSpec, DynamicDenseSpec)
+_OF_PARTIAL = (DenseSpec, DynamicDenseSpec)
 
 KERNELS: tuple[Kernel, ...] = tuple(
     kernel
     for isa in ISAS
     for kernel in _rows(isa)
-    if isa.tiles is None or kernel.spec in _ON_TILES or kernel.name.startswith("conv2d")
+    if isa.NAME not in _PARTIAL or kernel.spec in _OF_PARTIAL or kernel.name.startswith("conv2d")
 )
 """In order of preference: the first row that takes a spec is selected."""
 
 COMPATIBLE: dict[str, tuple[str, ...]] = {
-    **{isa.NAME: (isa.NAME,) for isa in ISAS},
-    "x86-amx": ("x86-amx", "x86-avx512vnni"),
+    isa.NAME: (isa.NAME, _PARTIAL[isa.NAME]) if isa.NAME in _PARTIAL else (isa.NAME,) for isa in ISAS
 }
 """The ISAs whose kernels a target runs, best first."""
 

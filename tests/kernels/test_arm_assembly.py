@@ -19,7 +19,7 @@ SPECS = {
     "dense": DenseSpec(64, 256, 512),
 }
 LOADS_AND_SHUFFLES = ("ldr", "ldur", "ldp", "ld1r", "tbl", "zip1", "zip2")
-COUNTING = ("add", "adds", "sub", "subs", "cmp", "mov")
+COUNTING = ("add", "adds", "sub", "subs", "cmp", "mov", "csel", "orr")
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
@@ -30,6 +30,7 @@ COUNTING = ("add", "adds", "sub", "subs", "cmp", "mov")
         ("arm-neon", "cortex-a53", "s32", {"smull", "smull2"}, 3.4),
         ("arm-neon", "cortex-a72", "s16", {"smull", "smlal2"}, 4.3),
         ("arm-dotprod", "cortex-a76", "s32", {"sdot"}, 12.5),
+        ("arm-dotprod", "cortex-a55", "s32", {"sdot"}, 10.5),
         ("arm-dotprod", "neoverse-n1", "s32", {"sdot"}, 12.5),
         ("arm-i8mm", "neoverse-v1", "s32", {"usmmla"}, 20.0),
     ],
@@ -68,6 +69,15 @@ def test_the_a55_loads_one_register_at_a_time() -> None:
     loops = inner_loops(assembly("arm-dotprod", "cortex-a55", CONV3X3))
     assert loops
     assert not any(re.match(r"ldp\s+q", line) for loop in loops for line in loop)
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_the_a55_loads_from_an_address_and_an_offset_in_registers(spec: Any) -> None:
+    largest = max(inner_loops(assembly("arm-dotprod", "cortex-a55", spec)), key=macs_of)
+    loads = [line for line in largest if line.startswith("ld")]
+    assert all(re.fullmatch(r"ldr\s+[dq]\d+, \[x\d+, x\d+\]", line) for line in loads)
+    counting = [line for line in largest if line.split()[0] in COUNTING]
+    assert len(counting) <= len(loads) / 3
 
 
 @pytest.mark.parametrize(

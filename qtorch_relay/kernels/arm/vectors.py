@@ -28,6 +28,7 @@ class Neon(Isa):
     NAME: str
     dots: Mapping[PairSums, Dot]
     pairs: PairedPixels | None = None
+    places_loads: bool = False
     LANES = 4
     REGISTERS = 32
     tiles = None

@@ -32,6 +32,7 @@ class X86(Isa):
     tiles: TileRegisters | None = None
     multiplies_memory = True
     prefetches = True
+    places_loads = False  # they run instructions in any order
 
     @property
     def quarters(self) -> int:

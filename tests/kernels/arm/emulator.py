@@ -16,8 +16,16 @@ from qtorch_relay import target as target_table
 from qtorch_relay._tvm import PrimFunc, tvm
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
-CPUS = {"arm-neon": "cortex-a53", "arm-dotprod": "cortex-a76", "arm-i8mm": "max"}
+CPUS = {
+    "arm-neon": "cortex-a53",
+    "arm-dotprod": "cortex-a76",
+    "arm-i8mm": "max",
+    "arm-dotprod-in-order": "cortex-a76",
+}
 """The CPU that has an ISA and as little as possible beyond it."""
+
+TARGETS = {"arm-dotprod-in-order": "cortex-a55"}
+"""The targets of ISAs that no target has the name of."""
 
 _CODES = {"i": 0, "u": 1, "f": 2}
 
@@ -39,7 +47,7 @@ def missing() -> str | None:
 def build(isa: str, functions: Mapping[str, PrimFunc], folder: Path) -> Path:
     """Returns the path of a static program that calls these functions; see driver.c."""
     module = tvm.IRModule({name: func.with_attr("global_symbol", name) for name, func in functions.items()})
-    compiled = tvm.compile(module, target=target_table.resolve(isa).to_tvm())
+    compiled = tvm.compile(module, target=target_table.resolve(TARGETS.get(isa, isa)).to_tvm())
     compiled.mod.write_to_file(str(folder / "kernels.o"), "o")
     names = [f"__tvm_ffi_{name}" for name in functions]
     lines = ["#include <tvm/ffi/c_api.h>", "typedef int (*Kernel)(void*, const TVMFFIAny*, int32_t, TVMFFIAny*);"]
