@@ -19,7 +19,7 @@ SPECS = {
     "dense": DenseSpec(64, 256, 512),
 }
 LOADS_AND_SHUFFLES = ("ldr", "ldur", "ldp", "ld1r", "tbl", "zip1", "zip2")
-COUNTING = ("add", "adds", "sub", "subs", "cmp", "mov", "csel", "orr")
+COUNTING = ("add", "adds", "sub", "subs", "cmp", "mov", "csel", "orr", "lsl", "madd")
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
