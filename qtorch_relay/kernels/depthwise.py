@@ -32,6 +32,9 @@ from qtorch_relay.kernels.tir import (
 VECTORS_IN_REGISTERS = 2
 """Vectors of channels of which the weights of a 3x3 window, tiles and what requantizes them fit into 32 registers."""
 
+IN_ORDER_INTERLEAVE_CYCLES = 20.0
+"""Of a column of four vectors of four channels: as many instructions, none beside another."""
+
 MAX_TAPS = 64
 """Most taps of a window: the code of a tile is unrolled over them."""
 
@@ -57,7 +60,11 @@ def build_depthwise(isa: Isa, spec: Conv2dSpec) -> PrimFunc:
 
 def _plan(isa: Isa, spec: Conv2dSpec) -> DepthwisePlan:
     """Returns the plan for an instruction set."""
-    return plan_depthwise(spec, isa.LANES, isa.REGISTERS, not isa.multiplies_memory)
+    loads_weights = not isa.multiplies_memory
+    if not isa.places_loads:
+        return plan_depthwise(spec, isa.LANES, isa.REGISTERS, loads_weights)
+    # where instructions are issued in order, LLVM holds in half of the registers what it loads ahead
+    return plan_depthwise(spec, isa.LANES, isa.REGISTERS // 2, loads_weights, IN_ORDER_INTERLEAVE_CYCLES)
 
 
 def pack_depthwise(

@@ -89,10 +89,12 @@ def row_taps(spec: Conv2dSpec, rows: int) -> tuple[tuple[int, ...], dict[tuple[i
     return tuple(in_rows), position
 
 
-def plan_depthwise(spec: Conv2dSpec, lanes: int, registers: int, loads_weights: bool = False) -> DepthwisePlan:
+def plan_depthwise(
+    spec: Conv2dSpec, lanes: int, registers: int, loads_weights: bool = False, interleave_cycles: float = 10.0
+) -> DepthwisePlan:
     """Returns the plan with the least estimated time for vectors of `lanes` int32 accumulators.
 
-    loads_weights: to multiply by weights in memory takes a load before.
+    loads_weights: to multiply by weights in memory takes a load before. interleave_cycles: of a column of 4 vectors.
     """
     blocks = channel_blocks(spec.in_channels, lanes)
     width = (spec.out_w - 1) * spec.stride[1] + spec.span_w
@@ -107,10 +109,10 @@ def plan_depthwise(spec: Conv2dSpec, lanes: int, registers: int, loads_weights: 
             if rows * columns * 4 > registers - 8:
                 break
             tiles = ceil_div(spec.out_w, columns)
-            # about 10 cycles to interleave a column of 4 vectors, 5.5 for an epilogue, 8 around a tile
+            # about 5.5 cycles for an epilogue, 8 around a tile
             tile = columns * (len(dots) * 4 + rows * 4 * 5.5) + 8
             tile += len(dots) * 4 if loads_weights else 0
-            cycles = ceil_div(spec.out_h, rows) * (len(in_rows) // QUAD * width * 10 + tiles * tile)
+            cycles = ceil_div(spec.out_h, rows) * (len(in_rows) // QUAD * width * interleave_cycles + tiles * tile)
             found.append((cycles, len(dots) * columns, rows, columns, in_rows, tuple(dots)))
     cycles, _, rows, columns, in_rows, found_dots = min(found)
     row_groups = ceil_div(spec.out_h, rows)

@@ -87,10 +87,10 @@ def _as_it_is(spec: Any, *_: Any) -> Any:
     return spec
 
 
-def _why_not_without_depthwise(spec: Any) -> str | None:
-    """Returns why an ISA that leaves depthwise convolutions to another one does not compute a convolution, or None."""
+def _why_not_in_tiles(spec: Any) -> str | None:
+    """Returns why tile registers do not compute a convolution, or None."""
     if why_not_depthwise(spec) is None:
-        return "it is depthwise: sums over many channels would be mostly of zeros"
+        return "it is depthwise: tiles of many channels would hold mostly zeros"
     return why_not_conv2d(spec)
 
 
@@ -160,10 +160,6 @@ _SHARES = {
     "arm-i8mm": (2, 5),
     "arm-dotprod-in-order": (2, 5),
 }
-
-
-# The ISAs that differ from another one in these kernels alone.
-_PARTIAL = {AMX.NAME: AVX512VNNI.NAME, DOTPROD_IN_ORDER.NAME: DOTPROD.NAME}
 
 
 def _rows(isa: Isa) -> tuple[Kernel, ...]:
@@ -240,7 +236,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             name=f"conv2d_u8s8s32_{dot}__{suffix}",
             isa=isa.NAME,
             spec=Conv2dSpec,
-            why_not=_why_not_without_depthwise if isa.NAME in _PARTIAL else why_not_conv2d,
+            why_not=why_not_conv2d if isa.tiles is None else _why_not_in_tiles,
             build=partial(build_conv2d, isa),
             pack=partial(pack_conv2d, isa),
             reference=reference.conv2d,
@@ -387,18 +383,22 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
 
 ISAS: tuple[Isa, ...] = (AVX2, AVXVNNI, AVX512, AVX512VNNI, AMX, NEON, DOTPROD, DOTPROD_IN_ORDER, I8MM)
 
-_OF_PARTIAL = (DenseSpec, DynamicDenseSpec)
+# ISAs that differ from another one in some kernels alone: that one, and what the names of those kernels begin with.
+_PARTIAL = {
+    AMX.NAME: (AVX512VNNI.NAME, ("dense", "conv2d")),
+    DOTPROD_IN_ORDER.NAME: (DOTPROD.NAME, ("dense", "conv2d", "depthwise_u8s8s32")),
+}
 
 KERNELS: tuple[Kernel, ...] = tuple(
     kernel
     for isa in ISAS
     for kernel in _rows(isa)
-    if isa.NAME not in _PARTIAL or kernel.spec in _OF_PARTIAL or kernel.name.startswith("conv2d")
+    if isa.NAME not in _PARTIAL or kernel.name.startswith(_PARTIAL[isa.NAME][1])
 )
 """In order of preference: the first row that takes a spec is selected."""
 
 COMPATIBLE: dict[str, tuple[str, ...]] = {
-    isa.NAME: (isa.NAME, _PARTIAL[isa.NAME]) if isa.NAME in _PARTIAL else (isa.NAME,) for isa in ISAS
+    isa.NAME: (isa.NAME, _PARTIAL[isa.NAME][0]) if isa.NAME in _PARTIAL else (isa.NAME,) for isa in ISAS
 }
 """The ISAs whose kernels a target runs, best first."""
 
