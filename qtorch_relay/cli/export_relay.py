@@ -41,7 +41,8 @@ def export_relay(
     """Write a model as Relay text with qnn ops, for a vendor's toolchain on a TVM that still has Relay.
 
     DIR gets model.relay (text), model.params (the weights) and build_with_relay.py, which builds both there. The codes
-    are PyTorch's, unless --requantize qnn asks for what costs some. docs/relay.md says what each op becomes.
+    are PyTorch's, unless --requantize qnn asks for what costs some. Ops that Relay has no form for (an LSTM) are all
+    named, and nothing is written then. docs/relay.md says what each op becomes.
 
     Example: qtorch-relay export-relay resnet18.pt --input x:1,3,224,224 --engine fbgemm -o resnet18-relay
     """

@@ -22,8 +22,10 @@ How plain ops round (`relay/finish.py`): the bias is added and the sum scaled in
 the codes' range, and rounded to the nearest, ties to even, by adding 12582912 and taking it away again. The end is
 `qnn.requantize` from the output's scale to the same scale: it adds the zero point and narrows, and tells both to who
 reads the text. A float input is moved to a multiple of the scale in the same way, so that `qnn.quantize` has nothing to
-round. A `clip` to +-3e38, or to the range of what is added, changes nothing: it keeps Relay's SimplifyExpr and LLVM
-from merging operations that PyTorch rounds one by one.
+round. `maximum(-3e38, x)`, or a `clip` to the range of what is added, changes nothing: it keeps Relay's SimplifyExpr
+and LLVM from merging operations that PyTorch rounds one by one. A constant divisor is a parameter, or a power of two:
+TVM multiplies by the rounded reciprocal of any other literal. The comment at the head of a text says which of these
+it has.
 """
 _WRITTEN = {MODES: "always", (DEFAULT, QNN): "not with --exact", (QNN,): "with --requantize qnn"}
 _NOTES = """

@@ -41,7 +41,7 @@ ENGINE = "fbgemm"
 OPTIONS = {"default": Options(), "exact": Options(exact=True)}
 # Floats may differ by the order of additions and by Relay's own functions; codes may not.
 FLOAT_FRACTION = 1e-5
-IN_A_PROCESS = 24
+IN_A_PROCESS = 64
 COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 
 

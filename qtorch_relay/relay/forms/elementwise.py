@@ -87,7 +87,7 @@ _IDENTITIES = {
 
 @relax_form(
     *(f"relax.{name}" for name in _SEEN_THROUGH),
-    becomes="the same op; a `maximum` that changes nothing before a product of sums or of products",
+    becomes="the same op, a constant divisor as a parameter; `maximum(-3e38, x)` before a product of sums or products",
 )
 def arithmetic(writer: Writer, call: Any) -> str:
     """The op of the same name."""
