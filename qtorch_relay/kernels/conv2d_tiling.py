@@ -160,7 +160,10 @@ def _cycles_by_element(pixels: int, vectors: int, dots: int, real: bool, unit: D
     accumulators = pixels * vectors
     loads = vectors + pixels / unit.at_once
     latency = 2 if unit.in_pairs else 4
-    per_dot = max(accumulators * unit.dot_cycles + pixels * unit.spread_cycles, latency) + 0.3 * loads
+    computing = accumulators * unit.dot_cycles + pixels * unit.spread_cycles
+    # those of short reductions stay in registers, see _on_stack
+    computing += vectors * unit.weight_cycles if dots * vectors > unit.registers else 0
+    per_dot = max(computing, latency) + 0.3 * loads
     epilogue = (8.0 if real else 6.0) + (2.5 if unit.in_pairs else 1.5)
     # codes of 4, 2 or 1 vectors are stored at once
     stores = pixels * (vectors // 4 + vectors % 4 // 2 + vectors % 2)

@@ -51,9 +51,11 @@ class Sdot(ByElement):
 
 
 class SdotHalfLoads(Sdot):
-    """The same, 8 activations loaded at once: in-order processors load 64 bits beside a product, but not 128."""
+    """The same, 8 activations loaded at once: in-order processors load 64 bits beside a product, 128 in two cycles."""
 
     AT_ONCE = 2
+    WEIGHT_CYCLES = 0.5  # more, and tiles of many pixels run out of registers for offsets
+    EXTRA_REGISTERS = 2  # loaded ahead
 
 
 class Usdot(ByElement):
