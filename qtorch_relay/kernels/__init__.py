@@ -16,6 +16,7 @@ from qtorch_relay.kernels.pointwise_spec import (
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
 from qtorch_relay.kernels.spec import (
     AccumulatorRequantize,
+    Conv2dAddSpec,
     Conv2dSpec,
     DenseSpec,
     PairSaturatedDepthwiseSpec,
@@ -30,6 +31,7 @@ __all__ = [
     "AvgPool2dSpec",
     "ChooseQparamsSpec",
     "ConcatenateSpec",
+    "Conv2dAddSpec",
     "Conv2dSpec",
     "DenseSpec",
     "DequantizeSpec",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,14 @@ from qtorch_relay.kernels.pointwise_spec import (
     QuantizeSpec,
 )
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
-from qtorch_relay.kernels.spec import AccumulatorRequantize, Conv2dSpec, DenseSpec, RealRequantize, RequantizeParams
+from qtorch_relay.kernels.spec import (
+    AccumulatorRequantize,
+    Conv2dAddSpec,
+    Conv2dSpec,
+    DenseSpec,
+    RealRequantize,
+    RequantizeParams,
+)
 from qtorch_relay.qparams import PerTensor, code_range
 
 
@@ -108,6 +116,14 @@ def binary_arguments(spec: AddSpec | FixedAddSpec | MulSpec, seed: int, extreme:
     low, high = code_range(spec.dtype)
     clamp = (min(qparams[2].zero_point, high - 9), high - 9) if seed % 3 == 0 else (low, high)
     return Arguments(inputs, (*qparams, *clamp))
+
+
+def conv2d_add_arguments(spec: Conv2dAddSpec, seed: int, extreme: bool) -> Arguments:
+    """Returns arguments of a convolution and of the sum of its codes and a residual."""
+    inputs, constants = matmul_arguments(spec, seed, extreme)
+    (_, residual), (lhs, *add) = binary_arguments(AddSpec(spec.out_shape, spec.out_dtype), seed, extreme)
+    params = constants[2]
+    return Arguments([*inputs, residual], (*constants, replace(lhs, zero_point=params.zero_point), *add))
 
 
 def lookup_arguments(spec: LookupSpec, seed: int, extreme: bool) -> Arguments:

@@ -16,7 +16,7 @@ from qtorch_relay.kernels.pointwise_spec import (
     QuantizeSpec,
 )
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
-from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec, PairSaturatedDepthwiseSpec
+from qtorch_relay.kernels.spec import Conv2dAddSpec, Conv2dSpec, DenseSpec, PairSaturatedDepthwiseSpec
 
 
 def _conv(size: int, in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> Conv2dSpec:
@@ -89,6 +89,11 @@ DEPTHWISE = (
     _conv(28, 120, 120, 5, groups=120),
     _conv(14, 672, 672, 5, 2, groups=672),
     _conv(28, 58, 58, 3, groups=58),
+)
+
+CONV2D_ADD = tuple(
+    Conv2dAddSpec(*(getattr(spec, field.name) for field in fields(spec)))
+    for spec in (_conv(56, 64, 256, 1), _conv(28, 128, 512, 1), _conv(14, 256, 1024, 1), _conv(56, 64, 64, 3))
 )
 
 DEPTHWISE_PAIRS = tuple(

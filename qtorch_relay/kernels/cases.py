@@ -16,7 +16,7 @@ from qtorch_relay.kernels.pointwise_spec import (
     QuantizeSpec,
 )
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
-from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec, PairSaturatedDepthwiseSpec, Requantization
+from qtorch_relay.kernels.spec import Conv2dAddSpec, Conv2dSpec, DenseSpec, PairSaturatedDepthwiseSpec, Requantization
 
 CONV2D = (
     # every number of channels around a vector, a block and a dot, on few pixels
@@ -70,6 +70,17 @@ CONV2D = (
     Conv2dSpec(1, 7, 7, 256, 264, 3, 3, padding=(1, 1, 1, 1)),
     Conv2dSpec(3, 14, 14, 64, 64, 3, 3, padding=(1, 1, 1, 1), requantize="real"),
     Conv2dSpec(1, 30, 31, 128, 80, 1, 1),
+)
+
+
+CONV2D_ADD = (
+    # every number of vectors of a block, tiles that wait among dots and those that do not
+    *(Conv2dAddSpec(2, 3, 5, 24, channels, 1, 1) for channels in (16, 32, 48, 64, 80, 96, 112, 192)),
+    *(Conv2dAddSpec(1, 9, 9, 64, channels, 1, 1) for channels in (16, 48, 64, 80, 256)),
+    *(Conv2dAddSpec(1, 7, 8, 8, 48, 3, 3, requantize=kind) for kind in ("fused", "real")),
+    Conv2dAddSpec(1, 14, 14, 40, 64, 1, 1, requantize="real"),
+    Conv2dAddSpec(1, 9, 9, 64, 64, 3, 3, (2, 2), (1, 1, 1, 1), in_dtype="int8", out_dtype="int8"),
+    Conv2dAddSpec(3, 14, 14, 64, 64, 3, 3, padding=(1, 1, 1, 1)),
 )
 
 

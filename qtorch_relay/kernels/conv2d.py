@@ -13,7 +13,7 @@ from qtorch_relay.kernels.conv2d_tiles import TileNest
 from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.product import product_func
 from qtorch_relay.kernels.requantize import Epilogue
-from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec
+from qtorch_relay.kernels.spec import Conv2dAddSpec, Conv2dSpec, DenseSpec
 from qtorch_relay.kernels.tir import Buffer, load
 
 MAX_REDUCTION = 65_793
@@ -25,6 +25,17 @@ def why_not_conv2d(spec: Conv2dSpec | DenseSpec) -> str | None:
     if spec.reduction > MAX_REDUCTION:
         return f"{spec.reduction} products could overflow int32; accepted are at most {MAX_REDUCTION}"
     return None
+
+
+RESIDUAL_CHANNELS = 16
+"""A residual is read in whole vectors, of 16 channels at most."""
+
+
+def why_not_conv2d_add(spec: Conv2dAddSpec) -> str | None:
+    """Returns why these kernels do not add to a convolution, or None."""
+    if spec.groups > 1 or spec.out_channels % RESIDUAL_CHANNELS:
+        return f"it adds to groups, or not to a multiple of {RESIDUAL_CHANNELS} channels"
+    return why_not_conv2d(spec)
 
 
 def nest_for(isa: Isa, plan: Conv2dPlan) -> type[Conv2dNest]:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from qtorch_relay._tvm import T
 from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan, pixels_at_once
 from qtorch_relay.kernels.conv2d_tiling import ceil_div
 from qtorch_relay.kernels.isa import Dot, Isa
+from qtorch_relay.kernels.requantize import TileEpilogue, emit
 from qtorch_relay.kernels.spec import Conv2dSpec
 from qtorch_relay.kernels.tir import (
     Buffer,
@@ -37,25 +38,6 @@ CACHE_LINE = 64
 
 MIN_PREFETCHED_BYTES = 4 << 10
 """Weights of a block from which on the next block's are prefetched."""
-
-
-class TileEpilogue(Protocol):
-    """What becomes of the accumulators of a register tile.
-
-    in_zero_point: the code that padding holds, uint8.
-    """
-
-    in_zero_point: Expr
-
-    def emit(
-        self,
-        accumulators: Sequence[Sequence[Expr]],
-        channel: Expr,
-        out: Buffer,
-        addresses: Sequence[Expr],
-        channels: int,
-    ) -> None:
-        """Writes the outputs of accumulators[pixel][vector] to out[addresses[pixel] + 0 .. channels - 1]."""
 
 
 @dataclass(frozen=True)
@@ -305,7 +287,7 @@ class Conv2dNest:
             _when(_is_last(chunk.band, plan.bands), lambda: tile(chunk.last, 0, shape))
         if pending is not None:
             with loop(pending.units) as unit:
-                self._requantize(block, pending, unit)
+                emit(self._requantize(block, pending, unit))
 
     def _pending(self, block: Block, first_pixel: Expr) -> Pending | None:
         """Returns memory for the sums of a full tile, None where tiles are requantized at once.
@@ -324,7 +306,7 @@ class Conv2dNest:
         put(out_start, first_pixel + block.out_channel)
         return Pending(sums, out_start, pixels, at_once)
 
-    def _requantize(self, block: Block, pending: Pending, unit: Expr) -> None:
+    def _requantize(self, block: Block, pending: Pending, unit: Expr) -> Iterator[None]:
         """Writes the codes of one part of the tile that waits; the last part may hold pixels of the one before."""
         lanes, vectors = self.isa.LANES, block.vectors
         first = T.bind(T.min(unit * pending.at_once, pending.pixels - pending.at_once))
@@ -333,7 +315,10 @@ class Conv2dNest:
             for i in range(pending.at_once)
         ]
         addresses = [get(pending.out_start) + (first + i) * self.spec.out_channels for i in range(pending.at_once)]
-        self.epilogue.emit(sums, block.lane, self.out, addresses, block.channels)
+        return self.epilogue.parts(sums, block.lane, self.out, addresses, block.channels)
+
+    def _requantize_at_once(self, block: Block, pending: Pending, unit: Expr) -> None:
+        emit(self._requantize(block, pending, unit))
 
     def _tile(self, chunk: Chunk, tile: Tile, block: Block, pending: Pending | None) -> None:
         """Emits one register tile: rows outer and columns inner, so that one broadcast and one row of weights live.
@@ -371,11 +356,21 @@ class Conv2dNest:
             if pending is not None:
                 slots = ceil_div(pending.units, reduction.rows * reduction.segments)
                 between = reduction.full_dots // slots
+                exact = slots * reduction.rows * reduction.segments == pending.units
                 with loop(slots) as slot:
-                    unit = run_index * slots + slot
-                    exact = slots * reduction.rows * reduction.segments == pending.units
-                    _when(None if exact else unit < pending.units, partial(self._requantize, block, pending, unit))
-                    steps(slot * between, between)
+                    unit, first = run_index * slots + slot, slot * between
+                    if exact:
+                        # a vector at a time: the queues of processors hold few instructions that wait for others
+                        parts, count = self._requantize(block, pending, unit), pending.at_once * block.vectors
+                        turns = min(count, between)
+                        for turn in range(turns):
+                            emit(itertools.islice(parts, ceil_div(count, turns)))
+                            start, end = (index * between // turns for index in (turn, turn + 1))
+                            steps(first + start, end - start)
+                        emit(parts)
+                    else:
+                        _when(unit < pending.units, partial(self._requantize_at_once, block, pending, unit))
+                        steps(first, between)
                 done = slots * between
             if done < reduction.full_dots:
                 steps(done, reduction.full_dots - done)
@@ -396,7 +391,7 @@ class Conv2dNest:
             put(pending.out_start, tile.out_start)
             return
         addresses = [tile.out_start + (row * spec.out_w + column) * spec.out_channels for row, column in pixels]
-        self.epilogue.emit(values, block.lane, self.out, addresses, block.channels)
+        emit(self.epilogue.parts(values, block.lane, self.out, addresses, block.channels))
 
     def _accumulators(self, block: Block, pixels: int) -> Accumulators:
         """Returns the accumulators of a tile, [pixel][vector], with what they begin with."""

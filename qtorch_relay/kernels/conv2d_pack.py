@@ -17,9 +17,12 @@ from qtorch_relay.kernels.conv2d_plan import (
     plan_for,
     reduction_of,
 )
+from qtorch_relay.kernels.elementwise import pack_add
 from qtorch_relay.kernels.isa import Dot, Isa
-from qtorch_relay.kernels.requantize import pack_requantize
-from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec, RequantizeParams
+from qtorch_relay.kernels.pointwise_spec import AddSpec
+from qtorch_relay.kernels.requantize import MOST_STEPS, pack_requantize
+from qtorch_relay.kernels.residual import ROUNDED_STEPS, pack_raised_codes
+from qtorch_relay.kernels.spec import Conv2dAddSpec, Conv2dSpec, DenseSpec, RequantizeParams
 
 Weight = npt.NDArray[np.int8]
 
@@ -31,6 +34,7 @@ def pack_conv2d(
     in_zero_point: int,
     requantize: RequantizeParams,
     bias_s32: npt.NDArray[np.int32] | None = None,
+    most_steps: float = MOST_STEPS,
 ) -> list[npt.NDArray[Any]]:
     """Returns [weight s8, init s32, scales f32, codes s32] (+ factors f32 if "real"); see pack_requantize.
 
@@ -44,7 +48,21 @@ def pack_conv2d(
     zero_point = zero_point_u8 - source_shift(isa.dot_for(spec.pair_sums))
     init, bound = accumulator_start(weight.reshape(spec.out_channels, -1), zero_point, bias_s32, lanes)
     packed = pack_weight(isa, spec, plan, weight, lanes)
-    return [packed, init, *pack_requantize(requantize, bound, lanes, zero_point_u8)]
+    return [packed, init, *pack_requantize(requantize, bound, lanes, zero_point_u8, most_steps)]
+
+
+def pack_conv2d_add(
+    isa: Isa,
+    spec: Conv2dAddSpec,
+    weight: Weight,
+    in_zero_point: int,
+    requantize: RequantizeParams,
+    bias_s32: npt.NDArray[np.int32] | None,
+    *add: Any,
+) -> list[npt.NDArray[Any]]:
+    """Returns the constants of pack_conv2d, of pack_add and of pack_raised_codes; add: what pack_add takes."""
+    constants = pack_conv2d(isa, spec, weight, in_zero_point, requantize, bias_s32, ROUNDED_STEPS)
+    return [*constants, *pack_add(AddSpec(spec.out_shape, spec.out_dtype), *add), pack_raised_codes(requantize)]
 
 
 def pack_weight(isa: Isa, spec: Conv2dSpec, plan: Conv2dPlan, weight: Weight, lanes: npt.NDArray[np.int64]) -> Weight:

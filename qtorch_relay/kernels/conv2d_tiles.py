@@ -7,6 +7,7 @@ from qtorch_relay.kernels.conv2d_nest import Block, Chunk, Conv2dNest, Pending, 
 from qtorch_relay.kernels.conv2d_plan import DOT_BYTES
 from qtorch_relay.kernels.conv2d_tiling import TILE_BYTES, TILE_ROWS
 from qtorch_relay.kernels.isa import TileRegisters
+from qtorch_relay.kernels.requantize import emit
 from qtorch_relay.kernels.tir import Expr, load, scratch, store
 
 ACTIVATIONS, WEIGHTS = 4, 6
@@ -88,4 +89,4 @@ class TileNest(Conv2dNest):
                 for pixel in together
             ]
             addresses = [tile.out_start + pixel * spec.out_channels for pixel in together]
-            self.epilogue.emit(values, block.lane, self.out, addresses, block.channels)
+            emit(self.epilogue.parts(values, block.lane, self.out, addresses, block.channels))

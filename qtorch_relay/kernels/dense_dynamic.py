@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -64,15 +64,15 @@ class _RealEpilogue:
         self.isa, self.spec, self.in_zero_point = isa, spec, in_zero_point
         self.scale, self.factors, self.lanes = scale, factors, lanes
 
-    def emit(
+    def parts(
         self,
         accumulators: Sequence[Sequence[Expr]],
         channel: Expr,
         out: Buffer,
         addresses: Sequence[Expr],
         channels: int,
-    ) -> None:
-        """Writes the floats of accumulators[pixel][vector] to out[addresses[pixel] + 0 .. channels - 1]."""
+    ) -> Iterator[None]:
+        """Emits what writes the floats of accumulators[pixel][vector]."""
         size = self.isa.LANES
         for index in range(len(accumulators[0])):
             count = min(size, channels - index * size)
@@ -80,6 +80,7 @@ class _RealEpilogue:
             for row, address in zip(accumulators, addresses, strict=True):
                 value = T.bind(scaled(T.Cast(vector("float32", size), row[index])))
                 store_lanes(out, value, range(count), address + index * size)
+                yield
 
     def _scaled(self, lane: Expr) -> Any:
         """Returns what turns the sums of one vector of channels into floats, each operation rounded as told."""

@@ -15,7 +15,7 @@ from qtorch_relay.kernels.conv2d_pack import Weight, accumulator_start, source_s
 from qtorch_relay.kernels.depthwise_plan import QUAD, ChannelBlocks, DepthwisePlan, plan_depthwise, row_taps
 from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.product import product_func
-from qtorch_relay.kernels.requantize import Epilogue, pack_requantize
+from qtorch_relay.kernels.requantize import Epilogue, emit, pack_requantize
 from qtorch_relay.kernels.spec import Conv2dSpec, RequantizeParams
 from qtorch_relay.kernels.tir import (
     Buffer,
@@ -302,4 +302,4 @@ class _Nest:
         ]
         channels = min(len(vectors) * lanes, spec.in_channels)
         order = self.isa.interleaved_order(len(vectors))
-        self.epilogue.emit(values, block.lane + vectors.start * lanes, self.out, addresses, channels, order)
+        emit(self.epilogue.parts(values, block.lane + vectors.start * lanes, self.out, addresses, channels, order))

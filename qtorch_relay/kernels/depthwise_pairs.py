@@ -19,7 +19,7 @@ from qtorch_relay.kernels.depthwise import MAX_TAPS, pack_taps
 from qtorch_relay.kernels.depthwise_plan import QUAD, ChannelBlocks, channel_blocks
 from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.product import product_func
-from qtorch_relay.kernels.requantize import Epilogue, pack_requantize
+from qtorch_relay.kernels.requantize import Epilogue, emit, pack_requantize
 from qtorch_relay.kernels.spec import PairSaturatedDepthwiseSpec, RequantizeParams
 from qtorch_relay.kernels.tir import Buffer, Expr, load, scratch, splat, store
 
@@ -193,7 +193,7 @@ class _Nest:
                 accumulators[j] = T.bind(self.isa.dot_saturating_pairs(accumulators[j], u8, s8))
         channels = min(size, spec.in_channels)
         order = self.isa.interleaved_order(block.vectors)
-        self.epilogue.emit([accumulators], first_lane, self.out, [address], channels, order)
+        emit(self.epilogue.parts([accumulators], first_lane, self.out, [address], channels, order))
 
 
 def _registers(pieces: list[Expr], vectors: int, size: int) -> list[Expr]:

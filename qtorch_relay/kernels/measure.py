@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from qtorch_relay import target
 from qtorch_relay._tvm import PrimFunc, T, tvm
-from qtorch_relay.kernels.spec import outputs_of
+from qtorch_relay.kernels.spec import Conv2dAddSpec, outputs_of
 from qtorch_relay.kernels.tir import get, load, prim_func, put, registers, splat, store
 from qtorch_relay.kernels.x86.isas import AVX512VNNI
 
@@ -116,7 +116,8 @@ def describe(spec: Any) -> str:
     if hasattr(spec, "kernel_h"):
         groups = f" groups {spec.groups}" if spec.groups > 1 else ""
         size = f"{spec.in_h}x{spec.in_w}x{spec.in_channels} -> {spec.out_channels}"
-        return f"{size}, {spec.kernel_h}x{spec.kernel_w} / {spec.stride[0]}{groups}, {spec.requantize}"
+        residual = ", plus a residual" if isinstance(spec, Conv2dAddSpec) else ""
+        return f"{size}, {spec.kernel_h}x{spec.kernel_w} / {spec.stride[0]}{groups}{residual}, {spec.requantize}"
     inputs = getattr(spec, "shapes", None) or (getattr(spec, "in_shape", None) or spec.shape,)
     outputs = [shape for shape, _ in outputs_of(spec)]
     taken, given = (" and ".join("x".join(map(str, shape)) or "1" for shape in shapes) for shapes in (inputs, outputs))

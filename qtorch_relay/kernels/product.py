@@ -7,7 +7,8 @@ from collections.abc import Callable
 from qtorch_relay._tvm import PrimFunc
 from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.requantize import Epilogue, requantize_arguments
-from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec
+from qtorch_relay.kernels.residual import ADD_ARGUMENTS, AddEpilogue
+from qtorch_relay.kernels.spec import Conv2dAddSpec, Conv2dSpec, DenseSpec
 from qtorch_relay.kernels.tir import Buffer, BufferDecl, prim_func
 
 
@@ -21,19 +22,31 @@ def product_func(
 ) -> PrimFunc:
     """Returns name(x, weight, init, requantize constants, out), whose body is emit(x, weight, init, epilogue, out).
 
+    For a Conv2dAddSpec the residual comes after x, and what it is added with after the requantize constants.
+
     interface: has the shapes and dtypes of x and out. lanes: the channels of out, padded; each has so many bytes of
     weights, and in init what its sum starts with.
     """
+    adds = isinstance(interface, Conv2dAddSpec)
+    out_type = (interface.out_shape, interface.out_dtype)
     arguments: list[BufferDecl] = [
         ("x", interface.in_shape, interface.in_dtype),
+        *([("residual", *out_type)] if adds else []),
         ("weight", (lanes * weights_per_lane,), "int8"),
         ("init", (lanes,), "int32"),
         *requantize_arguments(interface.requantize, lanes),
-        ("out", interface.out_shape, interface.out_dtype),
+        *(ADD_ARGUMENTS if adds else ()),
+        ("out", *out_type),
     ]
 
-    def body(x: Buffer, weight: Buffer, init: Buffer, *rest: Buffer) -> None:
-        *constants, out = rest
-        emit(x, weight, init, Epilogue(isa, interface.requantize, interface.out_dtype, lanes, constants), out)
+    def body(x: Buffer, *rest: Buffer) -> None:
+        residual, rest = (rest[0], rest[1:]) if adds else (None, rest)
+        weight, init, *constants, out = rest
+        epilogue = (
+            Epilogue(isa, interface.requantize, interface.out_dtype, lanes, constants)
+            if residual is None
+            else AddEpilogue(isa, interface.requantize, interface.out_dtype, lanes, constants, residual)
+        )
+        emit(x, weight, init, epilogue, out)
 
     return prim_func(name, arguments, body)

@@ -11,6 +11,7 @@ from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec, DynamicDenseSpe
 from qtorch_relay.kernels.pointwise_spec import AddSpec, DequantizeSpec, FixedAddSpec, MulSpec, QuantizeSpec
 from qtorch_relay.kernels.spec import (
     AccumulatorRequantize,
+    Conv2dAddSpec,
     Conv2dSpec,
     DenseSpec,
     PairSaturatedDepthwiseSpec,
@@ -83,6 +84,21 @@ def conv2d(
     if bias_s32 is not None:
         accumulator = accumulator + bias_s32
     return requantize(accumulator, params, spec.out_dtype)
+
+
+def conv2d_add(
+    spec: Conv2dAddSpec,
+    x: Codes,
+    residual: Codes,
+    weight: npt.NDArray[np.int8],
+    in_zero_point: int,
+    params: RequantizeParams,
+    bias_s32: npt.NDArray[np.int32] | None,
+    *add_arguments: Any,
+) -> Codes:
+    """Returns the sum of a convolution's codes and the residual; add_arguments: those of add."""
+    codes = conv2d(spec, x, weight, in_zero_point, params, bias_s32)
+    return add(AddSpec(spec.out_shape, spec.out_dtype), codes, residual, *add_arguments)
 
 
 def dense(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,12 @@ import numpy.typing as npt
 from qtorch_relay._tvm import T
 from qtorch_relay.errors import UnsupportedQuantSchemeError
 from qtorch_relay.kernels.isa import Isa
+from qtorch_relay.kernels.pointwise import Place, places
 from qtorch_relay.kernels.spec import CodeDtype, RealRequantize, Requantization, RequantizeParams, Vector
 from qtorch_relay.kernels.tir import Buffer, BufferDecl, Expr, fma, load, rounded_product, splat
+
+MOST_STEPS = 2.0**30
+"""Most steps of the output scale that are rounded to int32, with a factor of 2 for the roundings in f32."""
 
 
 def requantize_arguments(kind: Requantization, channels: int) -> list[BufferDecl]:
@@ -29,6 +34,7 @@ def pack_requantize(
     accumulator_bound: npt.NDArray[np.int64],
     order: npt.NDArray[np.int64],
     in_zero_point_u8: int,
+    most_steps: float = MOST_STEPS,
 ) -> list[npt.NDArray[Any]]:
     """Returns [scales f32 [2 or 3, padded channels], codes s32 [4]] and for RealRequantize factors f32 [3].
 
@@ -36,20 +42,21 @@ def pack_requantize(
     for padding channels. codes: input zero point as u8, output zero point, lowest and highest code.
     factors: input factor, output factor, output zero point.
     accumulator_bound: greatest absolute accumulator of each channel. order: channel of each lane, -1 for padding.
+    most_steps: of the output scale that the kernel rounds.
 
-    Raises: UnsupportedQuantSchemeError if a value could leave int32 before it is clamped: there the engines themselves
-        differ (x86 gives the lowest code, ARM the highest).
+    Raises: UnsupportedQuantSchemeError if a value could go beyond them before it is clamped: beyond int32 the engines
+        themselves differ (x86 gives the lowest code, ARM the highest).
     """
     vectors = _vectors(params)
     if any(vector.shape != accumulator_bound.shape for vector in vectors):
         raise ValueError(f"requantization has {[v.shape for v in vectors]} constants for {accumulator_bound.shape}")
     bound = _bound(params, accumulator_bound.astype(np.float64))
-    # 2^30 leaves a factor of 2 for the roundings in f32
-    if not (bound < 2.0**30).all():
-        channel = int(np.argmax(~(bound < 2.0**30)))
+    if not (bound < most_steps).all():
+        channel = int(np.argmax(~(bound < most_steps)))
         raise UnsupportedQuantSchemeError(
-            f"output channel {channel} can reach {bound[channel]:.3g} steps of the output scale, more than the 2^30 an "
-            "int8 kernel requantizes exactly; check the output scale and the bias, or compile with target 'generic'"
+            f"output channel {channel} can reach {bound[channel]:.3g} steps of the output scale, more than the "
+            f"2^{math.log2(most_steps):.0f} an int8 kernel requantizes exactly; check the output scale and the bias, "
+            "or compile with target 'generic'"
         )
     packed = np.zeros((len(vectors), order.size), dtype=np.float32)
     packed[:, order >= 0] = np.stack(vectors)[:, order[order >= 0]]
@@ -80,6 +87,35 @@ def _bound(params: RequantizeParams, accumulator: npt.NDArray[np.float64]) -> np
     return (accumulator + addend) * np.abs(params.multiplier.astype(np.float64))
 
 
+class TileEpilogue(Protocol):
+    """What becomes of the accumulators of a register tile.
+
+    in_zero_point: the code that padding holds, uint8.
+    """
+
+    in_zero_point: Expr
+
+    def parts(
+        self,
+        accumulators: Sequence[Sequence[Expr]],
+        channel: Expr,
+        out: Buffer,
+        addresses: Sequence[Expr],
+        channels: int,
+    ) -> Iterator[None]:
+        """Emits what writes the outputs of accumulators[pixel][vector] to out[addresses[pixel] + 0 .. channels - 1].
+
+        It comes in parts, each of about one vector; other code may be emitted between them. channel: index of the
+        tile's first lane in the constants.
+        """
+
+
+def emit(parts: Iterator[None]) -> None:
+    """Emits all parts that are left."""
+    for _ in parts:
+        pass
+
+
 class Epilogue:
     """Emits the requantization of register tiles with one ISA's operations."""
 
@@ -95,8 +131,10 @@ class Epilogue:
         self.scales, self.codes = constants[0], constants[1]
         self.factors = constants[-1]
         self.in_zero_point = T.Cast("uint8", self.codes[0])
+        self.zero_point = T.Cast("int16", self.codes[1]) if kind != "real" else None
+        self.clamp = T.Cast(dtype, self.codes[2]), T.Cast(dtype, self.codes[3])
 
-    def emit(
+    def parts(
         self,
         accumulators: Sequence[Sequence[Expr]],
         channel: Expr,
@@ -104,28 +142,34 @@ class Epilogue:
         addresses: Sequence[Expr],
         channels: int,
         order: npt.NDArray[np.int64] | None = None,
-    ) -> None:
-        """Writes the codes of accumulators[pixel][vector] to out[addresses[pixel] + 0 .. channels - 1].
+    ) -> Iterator[None]:
+        """Emits what writes the codes of accumulators[pixel][vector].
 
-        channel: index of the tile's first lane in the constants. order: the channel in each lane, if not the ISA's
-        channel_order; four lanes at a time hold four consecutive channels.
+        order: the channel in each lane, if not the ISA's channel_order; four lanes at a time hold four consecutive
+        channels.
         """
+        order = self.isa.channel_order(len(accumulators[0])) if order is None else order
         scales = [self._scales(channel + j * self.isa.LANES) for j in range(len(accumulators[0]))]
-        values = [
-            [self._round(accumulator, scale) for accumulator, scale in zip(row, scales, strict=True)]
-            for row in accumulators
-        ]
-        zero_point = T.Cast("int16", self.codes[1]) if self.kind != "real" else None
-        clamp = T.Cast(self.dtype, self.codes[2]), T.Cast(self.dtype, self.codes[3])
-        self.isa.store_codes(values, out, addresses, channels, self.dtype, zero_point, clamp, order)
+        values: list[list[Expr]] = []
+        for row, address in zip(accumulators, addresses, strict=True):
+            values.append([])
+            for accumulator, scale, place in zip(row, scales, places(order, address), strict=True):
+                values[-1].append(T.bind(self._rounded(self._steps(accumulator, scale), place)))
+                yield
+        self.isa.store_codes(values, out, addresses, channels, self.dtype, self.zero_point, self.clamp, order)
+
+    def _rounded(self, steps: Expr, place: Place) -> Expr:
+        """Returns steps of the output scale rounded half to even."""
+        return self.isa.round_to_s32(steps)
 
     def _scales(self, lane: Expr) -> list[Expr]:
         """Returns the constants of one vector of channels."""
         rows = 3 if self.kind == "fused" else 2
         return [T.bind(load(self.scales, row * self.channels + lane, self.isa.LANES)) for row in range(rows)]
 
-    def _round(self, accumulator: Expr, scales: Sequence[Expr]) -> Expr:
-        """Returns the accumulators of one vector in steps of the output scale, rounded half to even.
+    def _steps(self, accumulator: Expr, scales: Sequence[Expr]) -> Expr:
+        """Returns the accumulators of one vector in steps of the output scale, to be rounded half to even; those of the
+        form "real" contain the zero point.
 
         Each operation rounds to f32 as written; TVM lets LLVM contract a product and a sum, so products that are
         added to are fenced.
@@ -134,11 +178,11 @@ class Epilogue:
         value = T.Cast(f"float32x{lanes}", accumulator)
         if self.kind == "accumulator":
             addend, multiplier = scales
-            return self.isa.round_to_s32((value + addend) * multiplier)
+            return (value + addend) * multiplier
         if self.kind == "fused":
             addend, multiplier, addend_factor = scales
-            return self.isa.round_to_s32(fma(addend, addend_factor, value) * multiplier)
+            return fma(addend, addend_factor, value) * multiplier
         kernel_factor, addend = scales
         input_factor, output_factor, zero_point = (splat(self.factors[i], lanes) for i in range(3))
         real = rounded_product(value * input_factor, kernel_factor) + addend
-        return self.isa.round_to_s32(rounded_product(real, output_factor) + zero_point)
+        return rounded_product(real, output_factor) + zero_point

@@ -108,6 +108,11 @@ class PairSaturatedDepthwiseSpec(Conv2dSpec):
 
 
 @dataclass(frozen=True)
+class Conv2dAddSpec(Conv2dSpec):
+    """A convolution to whose codes those of a second input, of out_shape and out_dtype, are added as AddSpec does."""
+
+
+@dataclass(frozen=True)
 class DenseSpec:
     """x [rows, in_features] times w [out_features, in_features] transposed, requantized to codes."""
 

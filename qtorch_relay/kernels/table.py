@@ -17,6 +17,7 @@ from qtorch_relay.kernels.arguments import (
     binary_arguments,
     choose_qparams_arguments,
     concatenate_arguments,
+    conv2d_add_arguments,
     dequantize_arguments,
     dynamic_dense_arguments,
     dynamic_quantize_arguments,
@@ -27,8 +28,8 @@ from qtorch_relay.kernels.arguments import (
 )
 from qtorch_relay.kernels.arm.isas import DOTPROD, DOTPROD_IN_ORDER, I8MM, NEON
 from qtorch_relay.kernels.concatenate import build_concatenate, concatenate_reference, pack_concatenate
-from qtorch_relay.kernels.conv2d import build_conv2d, build_dense, why_not_conv2d
-from qtorch_relay.kernels.conv2d_pack import pack_conv2d, pack_dense
+from qtorch_relay.kernels.conv2d import build_conv2d, build_dense, why_not_conv2d, why_not_conv2d_add
+from qtorch_relay.kernels.conv2d_pack import pack_conv2d, pack_conv2d_add, pack_dense
 from qtorch_relay.kernels.conv2d_plan import pairs_for
 from qtorch_relay.kernels.dense_dynamic import build_dynamic_dense, pack_dynamic_dense, why_not_dynamic_dense
 from qtorch_relay.kernels.depthwise import build_depthwise, depthwise_dots, pack_depthwise, why_not_depthwise
@@ -74,7 +75,7 @@ from qtorch_relay.kernels.pool import (
     why_not_max_pool2d,
 )
 from qtorch_relay.kernels.pool_spec import AvgPool2dSpec, MaxPool2dSpec
-from qtorch_relay.kernels.spec import Conv2dSpec, DenseSpec, PairSaturatedDepthwiseSpec
+from qtorch_relay.kernels.spec import Conv2dAddSpec, Conv2dSpec, DenseSpec, PairSaturatedDepthwiseSpec
 from qtorch_relay.kernels.x86.isas import AMX, AVX2, AVX512, AVX512VNNI, AVXVNNI
 
 
@@ -247,6 +248,20 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             form=partial(_form, isa),
         ),
         Kernel(
+            name=f"conv2d_add_u8s8s32_{dot}__{suffix}",
+            isa=isa.NAME,
+            spec=Conv2dAddSpec,
+            why_not=why_not_conv2d_add,
+            build=partial(build_conv2d, isa),
+            pack=partial(pack_conv2d_add, isa),
+            reference=reference.conv2d_add,
+            arguments=conv2d_add_arguments,
+            cases=share(cases.CONV2D_ADD),
+            benchmarks=benchmarks.CONV2D_ADD,
+            refine=partial(refine_conv2d, isa),
+            form=partial(_form, isa),
+        ),
+        Kernel(
             name=f"quantize_f32_{codes}__{suffix}",
             isa=isa.NAME,
             spec=QuantizeSpec,
@@ -389,18 +404,24 @@ _PARTIAL = {
     DOTPROD_IN_ORDER.NAME: (DOTPROD.NAME, ("dense", "conv2d", "depthwise_u8s8s32")),
 }
 
-KERNELS: tuple[Kernel, ...] = tuple(
-    kernel
-    for isa in ISAS
-    for kernel in _rows(isa)
-    if isa.NAME not in _PARTIAL or kernel.name.startswith(_PARTIAL[isa.NAME][1])
-)
+
+def _is_for(isa: Isa, kernel: Kernel) -> bool:
+    """Says whether an instruction set has a row: sums of codes gain only among the dots of the next tile."""
+    if kernel.spec is Conv2dAddSpec:
+        return isa.requantizes_among_dots and isa.tiles is None
+    return isa.NAME not in _PARTIAL or kernel.name.startswith(_PARTIAL[isa.NAME][1])
+
+
+KERNELS: tuple[Kernel, ...] = tuple(kernel for isa in ISAS for kernel in _rows(isa) if _is_for(isa, kernel))
 """In order of preference: the first row that takes a spec is selected."""
 
 COMPATIBLE: dict[str, tuple[str, ...]] = {
     isa.NAME: (isa.NAME, _PARTIAL[isa.NAME][0]) if isa.NAME in _PARTIAL else (isa.NAME,) for isa in ISAS
 }
 """The ISAs whose kernels a target runs, best first."""
+
+# What a target leaves to several kernels: tile registers compute its convolutions.
+_LEFT_OUT: dict[str, tuple[type, ...]] = {"x86-amx": (Conv2dAddSpec,)}
 
 
 def select(isa: str, spec: Hashable) -> Kernel:
@@ -411,7 +432,7 @@ def select(isa: str, spec: Hashable) -> Kernel:
     reasons = []
     for kernel_isa in COMPATIBLE.get(isa, ()):
         for kernel in KERNELS:
-            if kernel.isa != kernel_isa or kernel.spec is not type(spec):
+            if kernel.isa != kernel_isa or kernel.spec is not type(spec) or kernel.spec in _LEFT_OUT.get(isa, ()):
                 continue
             reason = kernel.why_not(spec)
             if reason is None:

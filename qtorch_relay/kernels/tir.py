@@ -12,6 +12,7 @@ import numpy as np
 from qtorch_relay._tvm import IRBuilder, PrimFunc, T, tvm
 from qtorch_relay.tir.math import fma as fma
 from qtorch_relay.tir.math import intrinsic as intrinsic
+from qtorch_relay.tir.math import rounded as rounded
 from qtorch_relay.tir.math import rounded_product as rounded_product
 
 Expr: TypeAlias = Any

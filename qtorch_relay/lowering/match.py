@@ -29,11 +29,16 @@ class Program:
         self.bindings = bindings
         self._users = users
         self._binding = {binding.var: binding for binding in bindings}
+        self._number = {binding.var: number for number, binding in enumerate(bindings)}
 
     def only_user(self, var: Any) -> Any | None:
         """Returns the binding that alone reads a variable, None if there is another reader or none."""
         users = self._users.get(var, [])
         return users[0] if len(users) == 1 else None
+
+    def comes_before(self, first: Any, second: Any) -> bool:
+        """Says whether a value is bound before another; parameters and constants are there before all."""
+        return self._number.get(first, -1) < self._number[second]
 
     def definition(self, var: Any) -> Any | None:
         """Returns the binding of a variable, None for a parameter."""

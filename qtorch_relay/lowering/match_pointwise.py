@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from qtorch_relay.kernels import (
     AddSpec,
     AvgPool2dSpec,
     ConcatenateSpec,
+    Conv2dAddSpec,
+    Conv2dSpec,
     DequantizeSpec,
     FixedAddSpec,
     LookupSpec,
@@ -20,7 +23,7 @@ from qtorch_relay.kernels import (
     Piece,
     QuantizeSpec,
 )
-from qtorch_relay.lowering.match import Clamp, KernelCall, Program, code_dtype, follow_clamp
+from qtorch_relay.lowering.match import Clamp, KernelCall, Program, code_dtype, follow_clamp, match_conv2d
 from qtorch_relay.lowering.rebuild import op_name
 from qtorch_relay.qnn.conv import four_paddings
 from qtorch_relay.qnn.op_def import Operands, static_shape
@@ -72,6 +75,31 @@ def match_dequantize(program: Program, binding: Any) -> KernelCall | str:
         return refused or f"it dequantizes with arithmetic {operands.attrs['arithmetic']}"
     spec = DequantizeSpec(operands.shape("data"), code_dtype(dtype))
     return KernelCall(spec, (operands["data"],), (_qparams(operands, "input", dtype),), binding, ())
+
+
+def match_conv2d_add(program: Program, binding: Any) -> KernelCall | None:
+    """qnn.conv2d up to its codes, the qnn.add that alone reads them, and a clamp.
+
+    None where there is no such sum, or its other operand is not yet there.
+    """
+    conv = match_conv2d(program, binding)
+    if not isinstance(conv, KernelCall) or type(conv.spec) is not Conv2dSpec:
+        return None
+    user = program.only_user(conv.result.var)
+    if user is None or op_name(user.value) != "qnn.add":
+        return None
+    add = match_add(program, user)
+    if not isinstance(add, KernelCall) or not isinstance(add.spec, AddSpec):
+        return None
+    side = [operand.same_as(conv.result.var) for operand in add.inputs].index(True)
+    other = add.inputs[1 - side]
+    if not program.comes_before(other, binding.var):
+        return None  # of two convolutions the later one adds
+    spec = Conv2dAddSpec(*(getattr(conv.spec, field.name) for field in fields(conv.spec)))
+    lhs, rhs, *rest = add.pack_arguments
+    qparams = (lhs, rhs) if side == 0 else (rhs, lhs)
+    inner = (*conv.inner, conv.result, *add.inner)
+    return KernelCall(spec, (*conv.inputs, other), (*conv.pack_arguments, *qparams, *rest), add.result, inner)
 
 
 def match_add(program: Program, binding: Any) -> KernelCall | str:

@@ -22,6 +22,7 @@ from qtorch_relay.lowering.match_pointwise import (
     match_avg_pool2d,
     match_concat,
     match_concatenate,
+    match_conv2d_add,
     match_dequantize,
     match_lookup,
     match_max_pool2d,
@@ -108,12 +109,16 @@ class _Emitter:
         calls: dict[Any, KernelCall] = {}
         taken: set[Any] = set()
         for binding in program.bindings:
-            matcher = MATCHERS.get(op_name(binding.value))
-            if matcher is None or binding.var in taken or binding.var in folded:
+            matchers = MATCHERS.get(op_name(binding.value), ())
+            if binding.var in taken or binding.var in folded:
                 continue
-            call = matcher(program, binding)
-            if isinstance(call, KernelCall):
-                call = self._selectable(program, call)
+            call: KernelCall | str | None = None
+            for matcher in matchers:
+                call = matcher(program, binding)
+                if isinstance(call, KernelCall):
+                    call = self._selectable(program, call)
+                if isinstance(call, KernelCall):
+                    break
             if isinstance(call, str):
                 self.report.refused.append((str(binding.var.name), call))
             elif call is not None:
@@ -197,17 +202,18 @@ def _by_parameters(name: str, known: Matcher, run_time: Matcher) -> Matcher:
     )
 
 
-MATCHERS: dict[str, Matcher] = {
-    "qnn.choose_qparams": match_choose_qparams,
-    "qnn.conv2d": match_conv2d,
-    "qnn.dense": _by_parameters("input_zero_point", match_dense, match_dynamic_dense),
-    "qnn.quantize": _by_parameters("output_zero_point", match_quantize, match_dynamic_quantize),
-    "qnn.dequantize": match_dequantize,
-    "qnn.add": match_add,
-    "qnn.mul": match_mul,
-    "qnn.lookup": match_lookup,
-    "qnn.concatenate": match_concatenate,
-    "relax.concat": match_concat,
-    "qnn.avg_pool2d": match_avg_pool2d,
-    "relax.nn.max_pool2d": match_max_pool2d,
+MATCHERS: dict[str, tuple[Matcher, ...]] = {
+    "qnn.choose_qparams": (match_choose_qparams,),
+    "qnn.conv2d": (match_conv2d_add, match_conv2d),
+    "qnn.dense": (_by_parameters("input_zero_point", match_dense, match_dynamic_dense),),
+    "qnn.quantize": (_by_parameters("output_zero_point", match_quantize, match_dynamic_quantize),),
+    "qnn.dequantize": (match_dequantize,),
+    "qnn.add": (match_add,),
+    "qnn.mul": (match_mul,),
+    "qnn.lookup": (match_lookup,),
+    "qnn.concatenate": (match_concatenate,),
+    "relax.concat": (match_concat,),
+    "qnn.avg_pool2d": (match_avg_pool2d,),
+    "relax.nn.max_pool2d": (match_max_pool2d,),
 }
+"""What is tried for an op, in order: the first kernel call that a row of the table takes."""

@@ -120,17 +120,25 @@ def typed_line(mod: Any, name: str) -> str:
     return found[0]
 
 
-def to_codes(sums: Any, channels: int, *, engine: str = "fbgemm", axis: int = -1, per_channel: bool = True) -> Any:
+def to_codes(
+    sums: Any,
+    channels: int,
+    *,
+    engine: str = "fbgemm",
+    axis: int = -1,
+    per_channel: bool = True,
+    out_scale: float = 0.5,
+) -> Any:
     """Returns a qnn.requantize of int32 sums to uint8 with an engine's constants and a bias."""
     rng = np.random.default_rng(5)
     scales = rng.uniform(0.001, 0.01, channels) if per_channel else np.float64(0.004)
     bias = rng.normal(0, 1, channels).astype(np.float32)
-    factors = requantize_factors(engine, "conv", 0.02, scales, 0.5, bias, channels)
+    factors = requantize_factors(engine, "conv", 0.02, scales, out_scale, bias, channels)
     return requantize(
         sums,
         np.float32(0.02) * np.asarray(scales, np.float32),
         0,
-        0.5,
+        out_scale,
         11,
         axis=axis,
         out_dtype="uint8",

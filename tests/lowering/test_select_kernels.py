@@ -19,6 +19,7 @@ from qtorch_relay.kernels import (
     AvgPool2dSpec,
     ChooseQparamsSpec,
     ConcatenateSpec,
+    Conv2dAddSpec,
     Conv2dSpec,
     DenseSpec,
     DequantizeSpec,
@@ -56,6 +57,7 @@ needs_vnni = pytest.mark.skipif(
 )
 U8_MAP: Inputs = {"x": ((2, 5, 4, 8), "uint8")}
 TWO_MAPS: Inputs = {"a": ((2, 5, 4, 8), "uint8"), "b": ((2, 5, 4, 8), "uint8")}
+WITH_RESIDUAL: Inputs = {"x": ((2, 5, 4, 8), "uint8"), "residual": ((2, 5, 4, 16), "uint8")}
 BY_CHANNEL: Inputs = {"a": ((2, 5, 4, 8), "uint8"), "b": ((2, 1, 1, 8), "uint8")}
 ROWS: Inputs = {"x": ((3, 40), "uint8")}
 EVEN = {"rounding": "TONEAREST_EVEN"}
@@ -193,6 +195,7 @@ def _dynamic_dense(engine: str, *, relu: bool = False, per_channel: bool = True,
     return body
 
 
+CONV_16 = (2, 5, 4, 8, 16, 3, 3, (1, 1), (1, 1, 1, 1))
 CONV = Conv2dSpec(2, 5, 4, 8, 6, 3, 3, padding=(1, 1, 1, 1))
 GROUPED = Conv2dSpec(2, 5, 4, 8, 6, 3, 3, (2, 1), (0, 1, 2, 1), (1, 2), 2)
 DEPTHWISE = (2, 5, 4, 8, 8, 3, 3, (1, 1), (1, 1, 1, 1), (1, 1), 8, "uint8", "uint8", "accumulator")
@@ -206,6 +209,32 @@ def _strided(x: Any) -> Any:
     return _conv(x, groups=2, strides=(2, 1), padding=(0, 1, 2, 1), dilation=(1, 2))
 
 
+def _conv_16(emit: Emit, x: Any, name: str, scale: float = 0.5) -> Any:
+    """Codes of 16 channels; the smaller the scale, the more steps of it the sums are."""
+    sums = emit(_conv(x, constant(4, (16, 8, 3, 3), "int8")), f"{name}_sums")
+    return emit(to_codes(sums, 16, out_scale=scale), name)
+
+
+def _residual(first: bool, scale: float = 0.5) -> Callable[..., Any]:
+    """Returns a body that adds a residual to a convolution's codes, as the first or the second operand."""
+
+    def body(emit: Emit, x: Any, residual: Any) -> Any:
+        codes = _conv_16(emit, x, "codes", scale)
+        total = emit(_add(*((residual, codes) if first else (codes, residual))), "total")
+        return emit(op.maximum(total, relax.const(40, "uint8")), "clamped")
+
+    return body
+
+
+def _two_convolutions(emit: Emit, x: Any) -> Any:
+    return emit(_add(_conv_16(emit, x, "first"), _conv_16(emit, x, "second")), "total")
+
+
+def _codes_and_their_sum(emit: Emit, x: Any, residual: Any) -> Any:
+    codes = _conv_16(emit, x, "codes")
+    return emit(relax.Tuple([emit(_add(codes, residual), "total"), codes]), "all")
+
+
 SELECTED = (
     Selected("conv2d", U8_MAP, _chain(_conv, _codes(6)), CONV),
     Selected("conv2d_clamp", U8_MAP, _chain(_conv, _codes(6), _at_least(40)), CONV),
@@ -215,6 +244,8 @@ SELECTED = (
     Selected("conv2d_onednn", U8_MAP, _chain(_conv, _codes(6, engine="onednn")), REAL),
     Selected("conv2d_per_tensor", U8_MAP, _chain(_conv, _codes(6, per_channel=False)), FUSED),
     Selected("conv2d_grouped_strided_dilated", U8_MAP, _chain(_strided, _codes(6)), GROUPED),
+    Selected("conv2d_add", WITH_RESIDUAL, _residual(first=False), Conv2dAddSpec(*CONV_16)),
+    Selected("conv2d_add_to_residual", WITH_RESIDUAL, _residual(first=True), Conv2dAddSpec(*CONV_16)),
     Selected("conv2d_depthwise", U8_MAP, _chain(lambda x: _depthwise(x, "s32"), _codes(8)), Conv2dSpec(*DEPTHWISE)),
     Selected(
         "conv2d_depthwise_pairs",
@@ -326,6 +357,10 @@ SHARED = (
     ),
     Refused("codes_are_an_output", U8_MAP, _and_before(_conv, _codes(6), _at_least(40), also=1), kernels={"conv2d": 1}),
     Refused("codes_are_read_twice", U8_MAP, _read_twice, kernels={"conv2d": 1, "add_f32": 1}),
+    Refused("two_convolutions", U8_MAP, _two_convolutions, kernels={"conv2d": 1, "conv2d_add": 1}),
+    Refused("added_codes_are_an_output", WITH_RESIDUAL, _codes_and_their_sum, kernels={"conv2d": 1, "add_f32": 1}),
+    # the sum of the codes is told from more than 2^22 steps by another kernel
+    Refused("many_steps", WITH_RESIDUAL, _residual(first=True, scale=1e-5), kernels={"conv2d": 1, "add_f32": 1}),
     Refused("sum_is_an_output", TWO_MAPS, _and_before(_add, _at_least(40), also=0), kernels={"add_f32": 1}),
     Refused(
         "planar_codes_are_an_output", FLOAT_MAP, _and_before(_quantize, _to_last, also=0), kernels={"quantize_f32": 1}
@@ -447,10 +482,11 @@ def _ids(cases: tuple[Case, ...]) -> list[str]:
 
 
 def _match(mod: Any) -> Any:
-    """Returns what the matcher of the first binding says."""
+    """Returns what the first matcher says that says something of the first binding."""
     main = mod["main"]
     program = Program(bindings_of(main), users_of(main))
-    return MATCHERS[op_name(program.bindings[0].value)](program, program.bindings[0])
+    matchers = MATCHERS[op_name(program.bindings[0].value)]
+    return next(filter(None, (matcher(program, program.bindings[0]) for matcher in matchers)))
 
 
 def _kernel_functions(mod: Any) -> list[Any]:
