@@ -48,6 +48,7 @@ class InOrderNest(Conv2dNest):
         run: Expr,
         offsets: Sequence[int],
         run_weights: Expr,
+        dot_weights: int,
         count: int,
         before: Callable[[Expr], None],
     ) -> None:
@@ -56,9 +57,8 @@ class InOrderNest(Conv2dNest):
         if turn is not None:
             self._turns(accumulators, source, run, offsets, run_weights, count // turn, turn)
             done = count // turn * turn
-            dot_weights = len(accumulators[0]) * self.isa.LANES * DOT_BYTES
             run, run_weights, count = run + done * DOT_BYTES, run_weights + done * dot_weights, count - done
-        super()._run(accumulators, source, run, offsets, run_weights, count, before)
+        super()._run(accumulators, source, run, offsets, run_weights, dot_weights, count, before)
 
     def _turn(self, accumulators: Accumulators, count: int) -> int | None:
         """Returns the dots of an iteration, or None for runs that are not worth a loop."""

@@ -348,6 +348,7 @@ class Conv2dNest:
                     run + first * DOT_BYTES,
                     in_offsets,
                     run_weights + first * dot_weights,
+                    dot_weights,
                     count,
                     lambda step: self._prefetch_next_block(block, weights, tile.number, at + step),
                 )
@@ -410,11 +411,14 @@ class Conv2dNest:
         run: Expr,
         offsets: Sequence[int],
         run_weights: Expr,
+        dot_weights: int,
         count: int,
         before: Callable[[Expr], None],
     ) -> None:
-        """Adds `count` dots next to each other, as many at a time as one read takes; before is called at each time."""
-        dot_weights = len(accumulators[0]) * self.isa.LANES * DOT_BYTES
+        """Adds `count` dots next to each other, as many at a time as one read takes; before is called at each time.
+
+        dot_weights: bytes of the weights of a dot.
+        """
         for start, turns, at_once in _by_powers(count, self._dot.AT_ONCE):
             with loop(turns) as index:
                 step = start + index * at_once
