@@ -82,13 +82,14 @@ def _spare(item: Any) -> dict[str, Any]:
 
 def rows_to_markdown(rows: Sequence[Row], of: int) -> list[str]:
     """Returns the lines of the table by op, and of what misses; of: how many rows the matrix has."""
-    refused = sum(bool(row.refused) for row in rows)
+    refused, apart = sum(bool(row.refused) for row in rows), sum("exact" in row.modes for row in rows)
     lines = [
         "## Rows of the op matrix",
         "",
         f"Made by `python -m tests.relay.rows`: {len(rows)} of the {of} rows of engine fbgemm, the smallest of each op",
-        f"first. {len(rows) - refused} were parsed, type-checked, built and run, {refused} are refused by name. Floats",
-        "count as different past 1e-5 of the greatest; codes may not differ at all.",
+        f"first. {len(rows) - refused} were parsed, type-checked, built and run, {refused} are refused by name; with",
+        f"`--exact` {apart} of them have another text, which was run too. Floats count as different past 1e-5 of the",
+        "greatest; codes may not differ at all.",
         "",
         "| op | rows | refused | run | rows with codes that differ: default | --exact | rows with floats that differ |",
         "|---|---|---|---|---|---|---|",

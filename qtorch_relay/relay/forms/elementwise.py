@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any
 
@@ -93,8 +94,8 @@ def arithmetic(writer: Writer, call: Any) -> str:
     """The op of the same name."""
     name = str(call.op.name).removeprefix("relax.")
     operands = [writer.operand(argument) for argument in call.args]
-    if name == "divide" and static_shape(call):
-        operands[1] = _divisor(writer, call.args[1]) or operands[1]
+    if static_shape(call):
+        operands[1] = _unseen(writer, name, operands[1], call.args[1])
     if (name, operands[1]) in _IDENTITIES:
         return operands[0]
     if dtype_of(call).startswith("float") and not all(map(writer.maker, operands)):
@@ -102,15 +103,17 @@ def arithmetic(writer: Writer, call: Any) -> str:
     return writer.op(name, *operands)
 
 
-def _divisor(writer: Writer, expr: Any) -> str:
-    """Returns a parameter for a constant float divisor, "" for any other expression.
+def _unseen(writer: Writer, name: str, text: str, expr: Any) -> str:
+    """Returns an operand's text, a parameter for a constant that TVM must not see as a literal.
 
-    TVM multiplies by the reciprocal of a literal, which rounds twice; a parameter it divides by. Powers of two have a
-    reciprocal that is exact.
+    TVM multiplies by the reciprocal of a literal divisor, which rounds twice unless that is a power of two. Where a sum
+    of int64 is cast to int32, TVM adds in int32, and stops at a literal that does not fit.
     """
-    array = constant_array(expr) if is_constant(expr) else None
-    if array is None or array.dtype.kind != "f":
-        return ""
+    if re.fullmatch(r"-?\d+i64", text) and abs(int(text[:-3])) >= 2**31:
+        return writer.constant(np.asarray([text[:-3]], np.int64))
+    if name != "divide" or not is_constant(expr) or constant_array(expr).dtype.kind != "f":
+        return text
+    array = constant_array(expr)
     is_power_of_two = array.ndim == 0 and abs(np.frexp(array)[0]) == 0.5
     return writer.constant(array if array.ndim or is_power_of_two else array.reshape(1), "divisor")
 
