@@ -83,7 +83,18 @@ def to_markdown(runs: Sequence[Run]) -> str:
         top1 = "" if run.program == LAYERS else ("yes" if run.same_top1 else "no")
         seconds = run.seconds.get("text", 0.0) + run.seconds["import"]
         lines.append(f"{about} {share} | {run.largest} | {top1} | {seconds:.1f} | {run.seconds['build']:.0f} |")
-    return "\n".join([*lines, "", *_bars(runs), ""])
+    return "\n".join([*lines, "", *_imported(runs), "", *_bars(runs), ""])
+
+
+def _imported(runs: Sequence[Run]) -> list[str]:
+    """Returns how many networks each importer takes, and on how many ours differs in fewer codes."""
+    found = {(run.network, run.program): run for run in runs if not run.error}
+    ours, peers = ([name for name in NETWORKS if (name, program) in found] for program in (DEFAULT, PEER))
+    less = [name for name in ours if name in peers and found[name, DEFAULT].differing < found[name, PEER].differing]
+    return [
+        f"Of {len(NETWORKS)} networks qtorch_relay imports {len(ours)}, TVM's own importer {len(peers)}; qtorch_relay",
+        f"differs in fewer codes on {len(less)} of the {len(set(ours) & set(peers))} that both import.",
+    ]
 
 
 def page(runs: Sequence[Run]) -> str:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.ao import quantization
 
 import qtorch_relay as qr
 from qtorch_relay._tvm import relax
+from qtorch_relay.capture.engine import quantized_engine
 from qtorch_relay.errors import InvalidInputError, QTorchRelayError, UnsupportedOpError
 from qtorch_relay.frontend.importer import ImportedModule
 from qtorch_relay.qnn.op_def import OPS
@@ -88,6 +90,15 @@ def test_a_constant_divisor_is_a_parameter_unless_its_reciprocal_is_exact() -> N
     assert re.search(r"divide\(%x, %output_divisor\)", text)
     assert re.search(r"divide\(%\d+, 4f\)", text)
     assert np.float32(3).tobytes() in params
+
+
+def test_a_scale_chosen_at_run_time_is_computed_once() -> None:
+    with quantized_engine("fbgemm"):
+        network = quantization.quantize_dynamic(torch.nn.Sequential(torch.nn.Linear(4, 3)), dtype=torch.qint8)
+    lines = body(imported_text(imported(network, (2, 4)), Options())[0])
+    chosen = [line.partition(" = ")[2].partition(";")[0] for line in lines if "qparams" in line]
+    assert len(set(chosen)) == len(chosen)
+    assert sum("annotation.stop_fusion" in line for line in chosen) == 2
 
 
 def test_what_relay_requantizes_is_rounded_already(digits: ImportedModule) -> None:
