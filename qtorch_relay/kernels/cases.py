@@ -48,6 +48,16 @@ CONV2D = (
     Conv2dSpec(1, 5, 5, 12, 36, 3, 3, groups=12),
     Conv2dSpec(1, 5, 5, 64, 32, 1, 1, groups=2),
     Conv2dSpec(1, 14, 14, 256, 256, 3, 3, padding=(1, 1, 1, 1), groups=32, requantize="real"),
+    # groups of 4 and 8 channels: few pixels and many, windows of one and of many taps, codes of both signs
+    *(
+        Conv2dSpec(1, size, size, 16, 16, 3, 3, padding=(1, 1, 1, 1), groups=groups)
+        for size in (1, 3)
+        for groups in (2, 4)
+    ),
+    *(Conv2dSpec(2, 9, 11, 48, 48, 3, 3, (2, 1), (1, 1, 1, 1), groups=groups) for groups in (6, 12)),
+    *(Conv2dSpec(1, 7, 15, 32, 32, 1, 1, groups=groups, requantize="real") for groups in (4, 8)),
+    Conv2dSpec(1, 9, 9, 32, 32, 5, 3, padding=(2, 1, 2, 1), groups=4, in_dtype="int8", out_dtype="int8"),
+    Conv2dSpec(1, 8, 9, 32, 32, 3, 3, dilation=(1, 2), groups=8),
     # dtypes and requantizations
     *(Conv2dSpec(1, 5, 6, 20, 56, 3, 3, requantize=kind) for kind in ("fused", "real")),
     Conv2dSpec(

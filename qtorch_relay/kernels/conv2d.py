@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 from qtorch_relay._tvm import PrimFunc
+from qtorch_relay.kernels.conv2d_groups import SmallGroupsNest
 from qtorch_relay.kernels.conv2d_in_order import InOrderNest
 from qtorch_relay.kernels.conv2d_nest import Conv2dNest
 from qtorch_relay.kernels.conv2d_pairs import PairNest
-from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan, plan_for
+from qtorch_relay.kernels.conv2d_plan import DOT_BYTES, Conv2dPlan, SmallGroupsReduction, plan_for
 from qtorch_relay.kernels.conv2d_tiles import TileNest
 from qtorch_relay.kernels.isa import Isa
 from qtorch_relay.kernels.product import product_func
@@ -42,6 +43,8 @@ def nest_for(isa: Isa, plan: Conv2dPlan) -> type[Conv2dNest]:
     """Returns the loop nest of an instruction set for a plan."""
     if plan.in_pairs:
         return PairNest
+    if isinstance(plan.reduction, SmallGroupsReduction):
+        return SmallGroupsNest
     if isa.places_loads:
         return InOrderNest
     return Conv2dNest if isa.tiles is None else TileNest

@@ -170,6 +170,11 @@ class Conv2dNest:
         return self.isa.dot_for(self.spec.pair_sums)
 
     @property
+    def _at_once(self) -> int:
+        """Most dots whose activations one read takes."""
+        return self._dot.AT_ONCE
+
+    @property
     def _slack(self) -> int:
         """Elements that may be read past the copy: runs under 4 bytes are read as 4."""
         return DOT_BYTES
@@ -419,7 +424,7 @@ class Conv2dNest:
 
         dot_weights: bytes of the weights of a dot.
         """
-        for start, turns, at_once in _by_powers(count, self._dot.AT_ONCE):
+        for start, turns, at_once in _by_powers(count, self._at_once):
             with loop(turns) as index:
                 step = start + index * at_once
                 before(step)

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qtorch_relay.kernels.conv2d_groups import pack_small_groups
 from qtorch_relay.kernels.conv2d_plan import (
     DOT_BYTES,
     ChannelGroups,
     Conv2dPlan,
     Reduction,
+    SmallGroupsReduction,
     channel_groups,
     plan_for,
     reduction_of,
@@ -67,6 +69,8 @@ def pack_conv2d_add(
 
 def pack_weight(isa: Isa, spec: Conv2dSpec, plan: Conv2dPlan, weight: Weight, lanes: npt.NDArray[np.int64]) -> Weight:
     """Returns OIHW weights in the order the registers take them; lanes: the channel of every lane, -1 for padding."""
+    if isinstance(plan.reduction, SmallGroupsReduction):
+        return pack_small_groups(spec, isa.dot_for(spec.pair_sums), weight)
     dots = weight_dots(_merge_groups(spec, plan.groups, weight), plan.reduction)
     by_lane = np.zeros((lanes.size, *dots.shape[1:]), dtype=np.int8)
     by_lane[lanes >= 0] = dots[lanes[lanes >= 0]]

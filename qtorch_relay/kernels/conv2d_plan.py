@@ -110,6 +110,20 @@ class TileReduction(Reduction):
 
 
 @dataclass(frozen=True)
+class SmallGroupsReduction(Reduction):
+    """A reduction of 16 channels of several groups: each run takes the dots of one group's channels, all of which read
+    the whole run.
+    """
+
+    dots_of_run: int = 1
+
+    @property
+    def full_dots(self) -> int:
+        """Dots of an output in a run."""
+        return self.dots_of_run
+
+
+@dataclass(frozen=True)
 class ChannelGroups:
     """Groups of channels that share no weights; the outputs of a group fill at least one vector where possible.
 
@@ -235,10 +249,23 @@ def dot_unit(isa: Isa, spec: Conv2dSpec) -> DotUnit:
         at_once=dot.AT_ONCE,
         spread_cycles=dot.SPREAD_CYCLES,
     )
+    if dot.STEPS == 1 and has_small_groups(spec, isa.LANES):
+        return replace(unit, dots_of_group=spec.in_channels // spec.groups // DOT_BYTES)
     pairs = pairs_for(isa, spec)
     if pairs is None:
         return unit
     return replace(unit, dot_cycles=pairs.CYCLES, spread_cycles=pairs.SPREAD_CYCLES, in_pairs=True)
+
+
+SMALL_GROUPS_CHANNELS = 16
+"""Channels of a quarter of a register, and lanes."""
+
+
+def has_small_groups(spec: Conv2dSpec, lanes: int) -> bool:
+    """Says whether groups take and give 4 or 8 channels, of which 16 channels are several."""
+    group_in, group_out = spec.in_channels // spec.groups, spec.out_channels // spec.groups
+    whole = lanes == SMALL_GROUPS_CHANNELS and spec.in_channels % SMALL_GROUPS_CHANNELS == 0
+    return whole and group_in == group_out and group_in in (DOT_BYTES, 2 * DOT_BYTES)
 
 
 def pairs_for(isa: Isa, spec: Conv2dSpec) -> PairedPixels | None:
@@ -285,7 +312,8 @@ def make_plan(spec: Conv2dSpec, unit: DotUnit, batch: int, vectors: int, tiling:
     blocks, rest = _blocks(groups, vectors, unit.lanes)
     used_w = (spec.out_w - 1) * spec.stride[1] + spec.span_w
     row_pitch = (used_w if copies else spec.in_w) * spec.in_channels
-    interleaves = unit.interleaves and _can_interleave(reduction, tiling, (vectors, rest))
+    # the dots of small groups are all taken at once, and fill the registers
+    interleaves = unit.interleaves and not unit.dots_of_group and _can_interleave(reduction, tiling, (vectors, rest))
     return Conv2dPlan(
         reduction, groups, batch, tiling, vectors, blocks, rest, copies, 1, 1, row_pitch, interleaves, unit.in_pairs
     )
@@ -335,6 +363,8 @@ def tile_options(spec: Conv2dSpec, unit: DotUnit) -> list[Tiles]:
 def _reduction(spec: Conv2dSpec, groups: ChannelGroups, unit: DotUnit) -> Reduction:
     """Returns the reduction as the registers take it."""
     reduction = reduction_of(spec, groups)
+    if unit.dots_of_group:
+        return SmallGroupsReduction(spec.kernel_h, spec.kernel_w, SMALL_GROUPS_CHANNELS, dots_of_run=unit.dots_of_group)
     return TileReduction(reduction.rows, reduction.segments, reduction.run) if unit.in_tiles else reduction
 
 

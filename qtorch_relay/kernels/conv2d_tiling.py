@@ -77,6 +77,7 @@ class DotUnit:
     interleaves: a tile is requantized among the dots of the next one, for which some registers are left.
     at_once: dots whose activations one read takes; if several, what was read of every pixel is live through them.
     in_pairs: sums of two pixels share registers; dots are taken two at a time.
+    dots_of_group: if lanes multiply what their own group reads, the accumulators of a vector of sums; else 0.
     """
 
     lanes: int
@@ -91,6 +92,7 @@ class DotUnit:
     at_once: int = 1
     spread_cycles: float = 0.0
     in_pairs: bool = False
+    dots_of_group: int = 0
 
     def max_pixels(self, vectors: int) -> int:
         """Returns the most pixels of a register tile of so many vectors of channels."""
@@ -103,6 +105,7 @@ class DotUnit:
             # all accumulators, what was read of every pixel, a row of weights and the next one are live together
             return (self.registers - 1 - 2 * vectors) // (vectors + 1)
         # all accumulators, one row of weights and one broadcast activation are live together
+        vectors *= max(self.dots_of_group, 1)
         return (self.registers - 1 - vectors) // vectors
 
 
