@@ -10,7 +10,7 @@ import pytest
 
 from qtorch_relay.kernels.conv2d_plan import plan_for
 from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec, DynamicDenseSpec, DynamicQuantizeSpec
-from qtorch_relay.kernels.spec import Conv2dSpec
+from qtorch_relay.kernels.spec import Conv2dAddSpec, Conv2dSpec
 from qtorch_relay.kernels.table import ISAS, select
 
 ISA = "x86-avx512vnni"
@@ -97,6 +97,34 @@ def _check_loops(isa: str, spec: Conv2dSpec, text: str) -> None:
         # counting, and the addresses of prefetches
         others = [line for line in loop if line not in dots and not re.match(WEIGHTS, line)]
         assert len(others) <= (12 + REQUANTIZING if requantizes else 12)
+
+
+@pytest.mark.parametrize("channels", [4, 8])
+def test_small_groups_take_a_read_of_a_quarter_and_no_product_with_zeros(channels: int, compile_specs) -> None:
+    spec = Conv2dSpec(1, 56, 56, 256, 256, 3, 3, padding=(1, 1, 1, 1), groups=256 // channels)
+    loops = inner_loops(assembly(compile_specs, spec), "vpdpbusd")
+    assert loops
+    sizes = {pixels for pixels, _ in plan_for(BY_NAME[ISA], spec).tiling.shapes}
+    for loop in loops:
+        reads = sum("vbroadcasti32x4" in line for line in loop)
+        products = sum(line.startswith("vpdpbusd") for line in loop)
+        assert any(reads % pixels == 0 for pixels in sizes)
+        assert products == reads * channels // 4
+        assert not [line for line in loop if "%rsp" in line]
+        assert len(loop) - reads - products <= 2 * products + 4, "loads of weights, and counting"
+
+
+def test_a_residual_is_added_among_the_dots(compile_specs) -> None:
+    spec = Conv2dAddSpec(1, 28, 28, 64, 256, 1, 1)
+    (loop,) = [loop for loop in inner_loops(assembly(compile_specs, spec), "vpdpbusd") if "vcvtps2dq" in " ".join(loop)]
+    pixels, vectors = plan_for(BY_NAME[ISA], spec).tiling.tile_w, plan_for(BY_NAME[ISA], spec).vectors
+    # one of as many parts as pixels, each with its share of the dots
+    assert sum(line.startswith("vpdpbusd") for line in loop) == spec.in_channels // 4 * vectors
+    assert sum(line.startswith("vcvtps2dq") for line in loop) == vectors
+    assert sum(line.startswith("vpshufb") for line in loop) == vectors
+    assert pixels > 1
+    # constants lie on the stack, sums do not
+    assert not [line for line in loop if line.rstrip().endswith("(%rsp)")]
 
 
 @pytest.mark.parametrize("spec", SHAPES[:2], ids=lambda spec: f"{spec.in_h}x{spec.in_channels}-{spec.kernel_h}")
