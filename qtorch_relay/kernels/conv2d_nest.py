@@ -311,8 +311,11 @@ class Conv2dNest:
         put(out_start, first_pixel + block.out_channel)
         return Pending(sums, out_start, pixels, at_once)
 
-    def _requantize(self, block: Block, pending: Pending, unit: Expr) -> Iterator[None]:
-        """Writes the codes of one part of the tile that waits; the last part may hold pixels of the one before."""
+    def _requantize(self, block: Block, pending: Pending, unit: Expr, apart: bool = False) -> Iterator[None]:
+        """Writes the codes of one part of the tile that waits; the last part may hold pixels of the one before.
+
+        apart: other code is emitted between its vectors.
+        """
         lanes, vectors = self.isa.LANES, block.vectors
         first = T.bind(T.min(unit * pending.at_once, pending.pixels - pending.at_once))
         sums = [
@@ -320,7 +323,7 @@ class Conv2dNest:
             for i in range(pending.at_once)
         ]
         addresses = [get(pending.out_start) + (first + i) * self.spec.out_channels for i in range(pending.at_once)]
-        return self.epilogue.parts(sums, block.lane, self.out, addresses, block.channels)
+        return self.epilogue.parts(sums, block.lane, self.out, addresses, block.channels, apart)
 
     def _requantize_at_once(self, block: Block, pending: Pending, unit: Expr) -> None:
         emit(self._requantize(block, pending, unit))
@@ -367,7 +370,8 @@ class Conv2dNest:
                     unit, first = run_index * slots + slot, slot * between
                     if exact:
                         # a vector at a time: the queues of processors hold few instructions that wait for others
-                        parts, count = self._requantize(block, pending, unit), pending.at_once * block.vectors
+                        parts = self._requantize(block, pending, unit, apart=True)
+                        count = pending.at_once * block.vectors
                         turns = min(count, between)
                         for turn in range(turns):
                             emit(itertools.islice(parts, ceil_div(count, turns)))

@@ -71,6 +71,7 @@ class _RealEpilogue:
         out: Buffer,
         addresses: Sequence[Expr],
         channels: int,
+        apart: bool = False,
     ) -> Iterator[None]:
         """Emits what writes the floats of accumulators[pixel][vector]."""
         size = self.isa.LANES

@@ -302,4 +302,6 @@ class _Nest:
         ]
         channels = min(len(vectors) * lanes, spec.in_channels)
         order = self.isa.interleaved_order(len(vectors))
-        emit(self.epilogue.parts(values, block.lane + vectors.start * lanes, self.out, addresses, channels, order))
+        emit(
+            self.epilogue.parts(values, block.lane + vectors.start * lanes, self.out, addresses, channels, order=order)
+        )

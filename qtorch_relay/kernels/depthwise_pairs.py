@@ -193,7 +193,7 @@ class _Nest:
                 accumulators[j] = T.bind(self.isa.dot_saturating_pairs(accumulators[j], u8, s8))
         channels = min(size, spec.in_channels)
         order = self.isa.interleaved_order(block.vectors)
-        emit(self.epilogue.parts([accumulators], first_lane, self.out, [address], channels, order))
+        emit(self.epilogue.parts([accumulators], first_lane, self.out, [address], channels, order=order))
 
 
 def _registers(pieces: list[Expr], vectors: int, size: int) -> list[Expr]:

@@ -102,11 +102,12 @@ class TileEpilogue(Protocol):
         out: Buffer,
         addresses: Sequence[Expr],
         channels: int,
+        apart: bool = False,
     ) -> Iterator[None]:
         """Emits what writes the outputs of accumulators[pixel][vector] to out[addresses[pixel] + 0 .. channels - 1].
 
-        It comes in parts, each of about one vector; other code may be emitted between them. channel: index of the
-        tile's first lane in the constants.
+        It comes in parts, each of about one vector. channel: index of the tile's first lane in the constants. apart:
+        other code is emitted between them; else values are computed where they are stored, for which few are live.
         """
 
 
@@ -141,6 +142,7 @@ class Epilogue:
         out: Buffer,
         addresses: Sequence[Expr],
         channels: int,
+        apart: bool = False,
         order: npt.NDArray[np.int64] | None = None,
     ) -> Iterator[None]:
         """Emits what writes the codes of accumulators[pixel][vector].
@@ -154,7 +156,8 @@ class Epilogue:
         for row, address in zip(accumulators, addresses, strict=True):
             values.append([])
             for accumulator, scale, place in zip(row, scales, places(order, address), strict=True):
-                values[-1].append(T.bind(self._rounded(self._steps(accumulator, scale), place)))
+                value = self._rounded(self._steps(accumulator, scale), place)
+                values[-1].append(T.bind(value) if apart else value)
                 yield
         self.isa.store_codes(values, out, addresses, channels, self.dtype, self.zero_point, self.clamp, order)
 
