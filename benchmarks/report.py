@@ -68,8 +68,10 @@ def update(readme: str, results: Results) -> str:
 
 
 def publish(results: Results) -> None:
-    """Writes the page and the README's section."""
-    PAGE.write_text(page(results))
+    """Writes the page, with a link to the layers where they were measured, and the README's section."""
+    layers = RESULTS / f"{results.target}-layers.md"
+    link = f"\nWhere the time goes, call by call: [{layers.name}](../benchmarks/results/{layers.name}).\n"
+    PAGE.write_text(page(results) + (link if layers.exists() else ""))
     README.write_text(update(README.read_text(), results))
 
 
