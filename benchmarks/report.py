@@ -22,8 +22,15 @@ def page(results: Results) -> str:
     title = (
         f"# Speed on {results.target}\n\nWritten by `make bench`. The machine is shared: ratios say more than times."
     )
-    parts = [title, where(results), latencies(results.rows), bar_table(results), costs(results)]
+    parts = [title, where(results), latencies(results.rows), bar_table(results), costs(results), _layers(results)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _layers(results: Results) -> str:
+    """Returns a link to the layers, where they were measured."""
+    path = RESULTS / f"{results.target}-layers.md"
+    link = f"Where the time goes, call by call: [{path.name}](../benchmarks/results/{path.name})."
+    return link if path.exists() else ""
 
 
 def section(results: Results) -> str:
@@ -68,10 +75,8 @@ def update(readme: str, results: Results) -> str:
 
 
 def publish(results: Results) -> None:
-    """Writes the page, with a link to the layers where they were measured, and the README's section."""
-    layers = RESULTS / f"{results.target}-layers.md"
-    link = f"\nWhere the time goes, call by call: [{layers.name}](../benchmarks/results/{layers.name}).\n"
-    PAGE.write_text(page(results) + (link if layers.exists() else ""))
+    """Writes the page and the README's section."""
+    PAGE.write_text(page(results))
     README.write_text(update(README.read_text(), results))
 
 
