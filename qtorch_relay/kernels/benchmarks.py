@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 from qtorch_relay.kernels.dynamic_spec import ChooseQparamsSpec, DynamicDenseSpec, DynamicQuantizeSpec
 from qtorch_relay.kernels.pointwise_spec import (
     AddSpec,
@@ -92,13 +90,11 @@ DEPTHWISE = (
 )
 
 CONV2D_ADD = tuple(
-    Conv2dAddSpec(*(getattr(spec, field.name) for field in fields(spec)))
+    spec.to(Conv2dAddSpec)
     for spec in (_conv(56, 64, 256, 1), _conv(28, 128, 512, 1), _conv(14, 256, 1024, 1), _conv(56, 64, 64, 3))
 )
 
-DEPTHWISE_PAIRS = tuple(
-    PairSaturatedDepthwiseSpec(*(getattr(spec, field.name) for field in fields(spec))) for spec in DEPTHWISE[:-1]
-)
+DEPTHWISE_PAIRS = tuple(spec.to(PairSaturatedDepthwiseSpec) for spec in DEPTHWISE[:-1])
 
 DENSE = (DenseSpec(1, 2048, 1000), DenseSpec(1, 1280, 1000), DenseSpec(1, 960, 1280))
 

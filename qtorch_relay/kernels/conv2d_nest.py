@@ -292,7 +292,7 @@ class Conv2dNest:
             _when(_is_last(chunk.band, plan.bands), lambda: tile(chunk.last, 0, shape))
         if pending is not None:
             with loop(pending.units) as unit:
-                emit(self._requantize(block, pending, unit))
+                self._requantize_at_once(block, pending, unit)
 
     def _pending(self, block: Block, first_pixel: Expr) -> Pending | None:
         """Returns memory for the sums of a full tile, None where tiles are requantized at once.

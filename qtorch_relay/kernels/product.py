@@ -42,11 +42,8 @@ def product_func(
     def body(x: Buffer, *rest: Buffer) -> None:
         residual, rest = (rest[0], rest[1:]) if adds else (None, rest)
         weight, init, *constants, out = rest
-        epilogue = (
-            Epilogue(isa, interface.requantize, interface.out_dtype, lanes, constants)
-            if residual is None
-            else AddEpilogue(isa, interface.requantize, interface.out_dtype, lanes, constants, residual)
-        )
+        taken = isa, interface.requantize, interface.out_dtype, lanes, constants
+        epilogue = Epilogue(*taken) if residual is None else AddEpilogue(*taken, residual)
         emit(x, weight, init, epilogue, out)
 
     return prim_func(name, arguments, body)

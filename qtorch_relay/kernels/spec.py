@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ Requantization: TypeAlias = Literal["accumulator", "fused", "real"]
 PairSums: TypeAlias = Literal["s32", "s16"]
 """What is known to hold the sum of two products next to each other, for every code the input can have."""
 
+Kind = TypeVar("Kind", bound="Conv2dSpec")
 Shape: TypeAlias = tuple[int, ...]
 Vector: TypeAlias = npt.NDArray[np.float32]
 
@@ -100,6 +101,10 @@ class Conv2dSpec:
     def macs(self) -> int:
         """Multiply-accumulates of the convolution, padding included."""
         return self.batch * self.out_h * self.out_w * self.out_channels * self.reduction
+
+    def to(self, kind: type[Kind]) -> Kind:
+        """Returns the same convolution as a spec of another kind."""
+        return kind(*(getattr(self, field.name) for field in fields(self)))
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,13 @@ from qtorch_relay.qparams import code_range
 
 
 class Program:
-    """The bindings of main with their users, to follow a value to the only op that reads it."""
+    """The bindings of main with their numbers and users, to follow a value to the only op that reads it."""
 
     def __init__(self, bindings: list[Any], users: dict[Any, list[Any]]) -> None:
         self.bindings = bindings
         self._users = users
         self._binding = {binding.var: binding for binding in bindings}
-        self._number = {binding.var: number for number, binding in enumerate(bindings)}
+        self.number = {binding.var: number for number, binding in enumerate(bindings)}
 
     def only_user(self, var: Any) -> Any | None:
         """Returns the binding that alone reads a variable, None if there is another reader or none."""
@@ -38,7 +38,7 @@ class Program:
 
     def comes_before(self, first: Any, second: Any) -> bool:
         """Says whether a value is bound before another; parameters and constants are there before all."""
-        return self._number.get(first, -1) < self._number[second]
+        return self.number.get(first, -1) < self.number[second]
 
     def definition(self, var: Any) -> Any | None:
         """Returns the binding of a variable, None for a parameter."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -95,7 +94,7 @@ def match_conv2d_add(program: Program, binding: Any) -> KernelCall | None:
     other = add.inputs[1 - side]
     if not program.comes_before(other, binding.var):
         return None  # of two convolutions the later one adds
-    spec = Conv2dAddSpec(*(getattr(conv.spec, field.name) for field in fields(conv.spec)))
+    spec = conv.spec.to(Conv2dAddSpec)
     lhs, rhs, *rest = add.pack_arguments
     qparams = (lhs, rhs) if side == 0 else (rhs, lhs)
     inner = (*conv.inner, conv.result, *add.inner)

@@ -92,7 +92,6 @@ class _Emitter:
     def emit(self, main: Any) -> Any:
         """Emits every binding of main, kernels in place of what they replace, and returns main's result."""
         program = Program(bindings_of(main), users_of(main))
-        self.number = {binding.var: number for number, binding in enumerate(program.bindings)}
         # What follows from constants is folded, by code that TVM compiles for no particular CPU: no place for a kernel.
         calls = self._plan(program, folded=constants_in(main))
         skipped = {binding.var for call in calls.values() for binding in call.inner}
@@ -128,7 +127,7 @@ class _Emitter:
 
     def _selectable(self, program: Program, call: KernelCall) -> KernelCall | str:
         """Packs the call's constants, or returns why no kernel takes its spec or its numbers."""
-        number = self.number[call.result.var]
+        number = program.number[call.result.var]
         if self.samples is not None:
             one = None if number in self.samples.generic else of_one_sample(call.spec, self.samples.count)
             if one is None:
